@@ -1,0 +1,36 @@
+"""What a driver asks to hear for it: the scheduler for window engines, ``live`` for live ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from streamsrv.facts import Answer, Position
+from streamsrv.session.effects import Hear
+
+Read: TypeAlias = Callable[[int, Position, Position], bytes]
+"""``(channel, start, stop)`` -> int16 little-endian samples; the driver's ring still holds them until the final is stored."""
+Answered: TypeAlias = Callable[[Answer], None]
+Troubled: TypeAlias = Callable[[bool], None]
+"""The engine cannot hear at the moment (true), or can again (false)."""
+
+
+class Ear(Protocol):
+    """Hears for one session.  Each question gets one answer, by ``Answered``, unless it is forgotten."""
+
+    def hear(self, question: Hear) -> None:
+        """Take a question; never waits."""
+
+    def forget(self, request: int) -> None:
+        """The answer is no longer wanted."""
+
+    def close(self) -> None:
+        """The session is over; nothing is answered any more.  Safe to call twice."""
+
+
+class MakeEar(Protocol):
+    """Makes the ear of one session."""
+
+    def __call__(
+        self, *, channels: int, language: str | None, read: Read, answered: Answered, troubled: Troubled
+    ) -> Ear: ...

@@ -1,0 +1,42 @@
+"""``/health``, ``/health/ready`` and ``/metrics``."""
+
+from __future__ import annotations
+
+import streamsrv
+from aiohttp import web
+
+from streamsrv.runtime.engines import Engines
+from streamsrv.server.answers import METRICS, answer
+from streamsrv.server.stream import STREAMS
+
+ENGINES = web.AppKey("engines", Engines)
+
+
+async def health(request: web.Request) -> web.Response:
+    """Alive, and what with."""
+    streams = request.app[STREAMS]
+    engines = [
+        {"name": e.about.name, "model": e.about.model, "device": e.about.device, "healthy": e.healthy}
+        for e in request.app[ENGINES].all
+    ]
+    ok = all(engine["healthy"] for engine in engines)
+    body = {
+        "status": "ok" if ok else "degraded",
+        "version": streamsrv.__version__,
+        "engines": engines,
+        "sessions": streams.connected,
+        "draining": streams.draining,
+    }
+    return answer(body)
+
+
+async def ready(request: web.Request) -> web.Response:
+    """Whether newcomers should be sent here: false only while draining (before the start nobody listens)."""
+    draining = request.app[STREAMS].draining
+    return answer({"ready": not draining}, status=503 if draining else 200)
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Numbers for Prometheus."""
+    numbers = request.app[METRICS]
+    return web.Response(body=numbers.render(), headers={"Content-Type": numbers.content_type})

@@ -1,0 +1,79 @@
+"""The real server on a free port, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from streamsrv import telemetry
+from streamsrv.engines.base import LiveEngine
+from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.streams import Streams
+from streamsrv.server.app import make_app
+from streamsrv.server.stream import SPEAKERS, STREAMS
+from streamsrv.server.wire import Runner
+from streamsrv.settings import ServerSettings, Settings
+from streamsrv.stores.base import TranscriptStore
+from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
+from tests.support.engines import CountingEngine
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """A server that listens."""
+
+    port: int
+    app: web.Application
+    store: TranscriptStore
+    numbers: telemetry.Metrics
+
+    @property
+    def http(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stream(self, interview: str = "t-1", query: str = "") -> str:
+        return f"ws://127.0.0.1:{self.port}/transcription/stream/{interview}{'?' + query if query else ''}"
+
+    @property
+    def streams(self) -> Streams:
+        return self.app[STREAMS]
+
+    @property
+    def speakers(self) -> int:
+        return len(self.app[SPEAKERS])
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    *,
+    engine: LiveEngine | None = None,
+    server: ServerSettings | None = None,
+    session: SessionSettings | None = None,
+    store: TranscriptStore | None = None,
+) -> AsyncIterator[Running]:
+    """Start, serve, stop; everything a server does but signals.  ``folder`` holds its data."""
+    settings = Settings(
+        server=server or ServerSettings(),
+        session=session or SessionSettings(),
+        store=SqliteSettings(data_dir=str(folder)),
+    )
+    numbers = telemetry.Metrics("test")
+    hears: LiveEngine = engine or CountingEngine()
+    keeps = store or SqliteStore(settings.store)
+    await keeps.open()
+    await hears.start()
+    app = make_app(settings, store=keeps, engines=Engines([hears], numbers), numbers=numbers)
+    runner = Runner(app, most=settings.server.max_connections)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield Running(port=runner.addresses[0][1], app=app, store=keeps, numbers=numbers)
+    finally:
+        await runner.cleanup()
+        await hears.close()
+        await keeps.close()
