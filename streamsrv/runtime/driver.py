@@ -119,6 +119,7 @@ class Driver:
         self._keeper = Keeper(
             services.store,
             key,
+            restarts=tuple(start.restart for start in starts),
             stored=self._stored,
             troubled=lambda away: self._trouble("store", away),
             stats=self._stats,
@@ -221,6 +222,7 @@ class Driver:
         self._ear.close()
         self._ear = ear
         self._front = Front(options, ring_s=RING_S)
+        self._keeper.restarts = (0,) * options.tracks
         return True
 
     def _new_ear(self, options: Options) -> Ear:

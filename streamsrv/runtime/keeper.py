@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from streamsrv import telemetry
 from streamsrv.errors import StoreUnavailable
-from streamsrv.facts import FinalKept, Outdated, ProgressKept, Receipt, Settled
+from streamsrv.facts import FinalKept, Outdated, Position, ProgressKept, Receipt, Settled
 from streamsrv.session.effects import Keep, Note, Settle
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats, TranscriptStore
 
@@ -27,6 +27,7 @@ class Keeper:
     audio when the ring is full.  A task runs only while there are jobs.
 
     Args:
+        restarts: per channel, as the store has them.
         stored: takes the receipts.
         troubled: told when the store is away, and when it is back.
         stats: asked once, at the end of the stream.
@@ -37,11 +38,14 @@ class Keeper:
         store: TranscriptStore,
         key: StreamKey,
         *,
+        restarts: tuple[Position, ...],
         stored: Callable[[Receipt], None],
         troubled: Callable[[bool], None],
         stats: Callable[[], StreamStats],
         utc_ms: Callable[[], int],
     ) -> None:
+        self.restarts = restarts
+        """What the store has; anchors that go in on their own leave it as it is."""
         self._store = store
         self._key = key
         self._stored = stored
@@ -109,12 +113,13 @@ class Keeper:
                 return Settled() if taken else Outdated()
 
     async def _flush_anchors(self) -> bool:
-        return not self._anchors or await self._progress(())
+        return not self._anchors or await self._progress(self.restarts)
 
-    async def _progress(self, restarts: tuple[int, ...]) -> bool:
+    async def _progress(self, restarts: tuple[Position, ...]) -> bool:
         anchors = tuple(self._anchors)
         taken = await self._store.keep_progress(self._key, restarts, anchors)
         del self._anchors[: len(anchors)]
+        self.restarts = restarts
         return taken
 
 

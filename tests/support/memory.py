@@ -1,0 +1,133 @@
+"""A store in memory that keeps the contract's promises to a session, and can be told to be away."""
+
+from __future__ import annotations
+
+import msgspec
+
+from streamsrv.commands import Options
+from streamsrv.errors import Forbidden, NotFound, StoreUnavailable, StreamEnded
+from streamsrv.events import Final
+from streamsrv.facts import ChannelStart, Position
+from streamsrv.stores.base import (
+    Anchor,
+    EpochStart,
+    Interview,
+    Resumed,
+    StoredFinal,
+    Stream,
+    StreamKey,
+    StreamStats,
+)
+
+
+class MemoryStore:
+    """For tests of what stands above a store.  ``away``: every call fails until it is false again."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.log: list[str] = []
+        self.records: dict[str, Stream] = {}
+        self.tokens: dict[str, bytes] = {}
+        self.kept: list[StoredFinal] = []
+        self.stats: dict[str, StreamStats] = {}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def _called(self, what: str) -> None:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        self.log.append(what)
+
+    def _owns(self, key: StreamKey) -> bool:
+        return self.records[key.stream].epochs[-1].epoch == key.epoch
+
+    def _change(self, stream: str, **changes: object) -> None:
+        self.records[stream] = msgspec.structs.replace(self.records[stream], **changes)
+
+    async def begin_stream(
+        self, *, interview: str, stream: str, token_hash: bytes, options: Options, engine: str, now_ms: int
+    ) -> Stream:
+        self._called("begin")
+        self.tokens[stream] = token_hash
+        self.records[stream] = record = Stream(
+            id=stream,
+            interview=interview,
+            order=len(self.records) + 1,
+            status="live",
+            options=options,
+            engine=engine,
+            epochs=(EpochStart(epoch=1, begins=(0,) * options.tracks),),
+            anchors=(),
+            restarts=(0,) * options.tracks,
+            started_ms=now_ms,
+        )
+        return record
+
+    async def configure_stream(self, key: StreamKey, options: Options) -> None:
+        self._called("configure")
+        self._change(key.stream, options=options, restarts=(0,) * options.tracks)
+
+    async def resume_stream(self, stream: str, token_hash: bytes, *, now_ms: int) -> Resumed:
+        self._called("resume")
+        record = self.records.get(stream)
+        if record is None:
+            raise NotFound("no such stream")
+        if self.tokens[stream] != token_hash:
+            raise Forbidden("wrong token")
+        if record.status == "ended":
+            raise StreamEnded("it ended")
+        finals = tuple(kept.final for kept in self.kept if kept.stream == stream)
+        starts = tuple(
+            ChannelStart(
+                restart=record.restarts[channel],
+                kept_to=max((f.stop for f in finals if f.channel == channel), default=0),
+                next_segment=sum(f.channel == channel for f in finals),
+                next_utterance=max((f.utterance + 1 for f in finals if f.channel == channel), default=0),
+            )
+            for channel in range(record.options.tracks)
+        )
+        epoch = EpochStart(epoch=record.epochs[-1].epoch + 1, begins=tuple(start.kept_to for start in starts))
+        self._change(stream, epochs=(*record.epochs, epoch))
+        key = StreamKey(interview=record.interview, stream=stream, epoch=epoch.epoch)
+        return Resumed(stream=self.records[stream], key=key, starts=starts, finals=finals)
+
+    async def keep_final(self, key: StreamKey, final: Final) -> bool:
+        self._called("final")
+        if not self._owns(key):
+            return False
+        self.kept.append(StoredFinal(stream=key.stream, epoch=key.epoch, final=final))
+        return True
+
+    async def keep_progress(self, key: StreamKey, restarts: tuple[Position, ...], anchors: tuple[Anchor, ...]) -> bool:
+        self._called("progress")
+        if not self._owns(key):
+            return False
+        record = self.records[key.stream]
+        if len(restarts) != record.options.tracks:
+            raise ValueError(f"{record.options.tracks} restarts are wanted, not {restarts}")
+        self._change(key.stream, restarts=restarts, anchors=(*record.anchors, *anchors))
+        return True
+
+    async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
+        self._called("end")
+        if not self._owns(key):
+            return False
+        self.stats[key.stream] = stats
+        self._change(key.stream, status="ended", ended_ms=now_ms)
+        return True
+
+    async def interview(self, interview: str) -> Interview | None:
+        return None
+
+    async def streams(self, interview: str) -> tuple[Stream, ...]:
+        return tuple(record for record in self.records.values() if record.interview == interview)
+
+    async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
+        return tuple(self.kept)
+
+    async def live_streams(self) -> tuple[Stream, ...]:
+        return tuple(record for record in self.records.values() if record.status == "live")
