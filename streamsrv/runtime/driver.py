@@ -34,8 +34,9 @@ from streamsrv.session.effects import (
     Say,
     Settle,
 )
-from streamsrv.session.machine import Machine, MachineSettings
-from streamsrv.session.states import OVER, TAKES_AUDIO, State
+from streamsrv.session.machine import Machine
+from streamsrv.session.settings import MachineSettings
+from streamsrv.session.states import TAKES_AUDIO, State
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats, TranscriptStore
 
 RING_S = 60
@@ -105,7 +106,7 @@ class Driver:
         self._services = services
         self._make_ear = make_ear
         self._left = left
-        self._front = Front(options, ring_s=RING_S, starts=starts)
+        self._hear_by(Front(options, ring_s=RING_S, starts=starts))
         self._ear = self._new_ear(options)
         self.machine = Machine(
             settings,
@@ -137,7 +138,7 @@ class Driver:
         """Greet the peer."""
         self.outlet = outlet
         self._services.metrics.sessions.inc()
-        self._log.info("session.opened", engine=self.machine.options.engine)
+        self._log.info("session.opened", engine=self.about.name)
         self._run(self.machine.open())
         self._set_alarm()
 
@@ -149,7 +150,7 @@ class Driver:
     async def audio(self, data: bytes) -> None:
         """Take audio; returns when the ring has room for more.  Audio after the end is ignored."""
         machine = self.machine
-        if machine.state not in TAKES_AUDIO:
+        if machine.state is not State.LIVE and machine.state not in TAKES_AUDIO:  # the usual state first: it is cheap
             return
         now = self._services.now()
         machine.last_heard = now
@@ -158,13 +159,15 @@ class Driver:
         if self._arrived_at is None or now - self._arrived_at > ANCHOR_PAUSE_S:
             self._keeper.anchor(Anchor(position=self._front.position, utc_ms=self._services.utc_ms()))
         self._arrived_at = now
-        size = self._slice
-        if len(data) <= size:
+        if len(data) <= self._slice:
             self._feed(data, now)
         else:
-            await self._feed_long(memoryview(data), size)
-        if self._front.room < LOW_S * RATE_HZ:
-            await self._wait_for_room()
+            await self._feed_long(memoryview(data), self._slice)
+        self._spare -= len(data)
+        if self._spare < 0:
+            if self._front.room < LOW_S * RATE_HZ:
+                await self._wait_for_room()
+            self._spare = self._spare_bytes()
 
     async def command(self, command: AnyCommand) -> None:
         """Obey the peer, or the server."""
@@ -182,13 +185,18 @@ class Driver:
 
     # --- audio --------------------------------------------------------------------------------------------------
 
-    @property
-    def _slice(self) -> int:
-        return int(self._front.bytes_per_second * SLICE_S)
+    def _hear_by(self, front: Front) -> None:
+        """Use this front from now on."""
+        self._front = front
+        self._slice = int(front.bytes_per_second * SLICE_S)
+        self._spare = self._spare_bytes()
+
+    def _spare_bytes(self) -> int:
+        """Bytes that surely fit before reading must pause: so long nobody needs to look at the ring."""
+        return (self._front.room - LOW_S * RATE_HZ) * self._front.bytes_per_second // RATE_HZ
 
     def _feed(self, data: bytes | memoryview, now: float) -> None:
-        marks = self._front.feed(data, now)
-        for mark in marks:
+        for mark in self._front.feed(data, now):
             self._run(self.machine.marked(mark, now))
 
     async def _feed_long(self, data: memoryview, size: int) -> None:
@@ -221,7 +229,7 @@ class Driver:
             return False
         self._ear.close()
         self._ear = ear
-        self._front = Front(options, ring_s=RING_S)
+        self._hear_by(Front(options, ring_s=RING_S))
         self._keeper.restarts = (0,) * options.tracks
         return True
 

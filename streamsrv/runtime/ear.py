@@ -9,7 +9,7 @@ from streamsrv.facts import Answer, Position
 from streamsrv.session.effects import Hear
 
 Read: TypeAlias = Callable[[int, Position, Position], bytes]
-"""``(channel, start, stop)`` -> int16 little-endian samples; the driver's ring still holds them until the final is stored."""
+"""``(channel, start, stop)`` -> int16 little-endian samples; the ring holds them until the final is stored."""
 Answered: TypeAlias = Callable[[Answer], None]
 Troubled: TypeAlias = Callable[[bool], None]
 """The engine cannot hear at the moment (true), or can again (false)."""

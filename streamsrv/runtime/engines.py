@@ -11,7 +11,7 @@ from streamsrv.errors import BadRequest, SetupError
 from streamsrv.runtime.ear import Answered, Read, Troubled
 from streamsrv.runtime.live import LiveEar
 from streamsrv.runtime.settings import SessionSettings
-from streamsrv.session.machine import MachineSettings
+from streamsrv.session.settings import MachineSettings
 
 KNOWN = ("sphinx",)
 

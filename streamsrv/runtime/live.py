@@ -32,7 +32,9 @@ class _Lane:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
-        self.questions: deque[Hear] = deque()  # bounded by the machine: one partial, and finals whose audio is in the ring
+        self.questions: deque[Hear] = (
+            deque()
+        )  # bounded by the machine: one partial, and finals whose audio is in the ring
         self.segment: int | None = None
         self.fed: Position = 0
         self.task: asyncio.Task[None] | None = None
@@ -162,4 +164,3 @@ def _placed(word: Word, start: Position) -> Word:
         estimated=word.estimated,
         glued=word.glued,
     )
-

@@ -69,7 +69,9 @@ class Streams:
     @property
     def connected(self) -> int:
         """Sessions that are served now: streams that only wait for a resume cost nothing."""
-        return sum(self._pending.values()) + sum(1 for d in self._drivers.values() if d.machine.state is not State.PARTED)
+        return sum(self._pending.values()) + sum(
+            1 for d in self._drivers.values() if d.machine.state is not State.PARTED
+        )
 
     # --- begin and resume ---------------------------------------------------------------------------------------
 
@@ -189,7 +191,9 @@ class Streams:
             raise Draining("this server is going away", retry_after_s=1.0)
         most = int(self._max_sessions * (1 + reserve))
         if self.connected >= most:
-            raise Full(f"this server serves {self._max_sessions} sessions, the most it may", retry_after_s=RETRY_AFTER_S)
+            raise Full(
+                f"this server serves {self._max_sessions} sessions, the most it may", retry_after_s=RETRY_AFTER_S
+            )
 
     def _live(self, interview: str) -> int:
         return self._pending.get(interview, 0) + sum(

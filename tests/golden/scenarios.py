@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from streamsrv import commands
 from streamsrv.facts import Answer, ChannelStart, Mark, Outdated, Receipt
 from streamsrv.session.effects import AnyEffect
-from streamsrv.session.machine import Machine, MachineSettings
+from streamsrv.session.machine import Machine
+from streamsrv.session.settings import MachineSettings
 from tests.golden.tape import Entrance, Head, Tape
 from tests.session.world import World
 

@@ -10,7 +10,8 @@ import msgspec
 from streamsrv.commands import AnyCommand, Options
 from streamsrv.facts import Answer, ChannelStart, Mark, Receipt
 from streamsrv.session.effects import AnyEffect
-from streamsrv.session.machine import Machine, MachineSettings
+from streamsrv.session.machine import Machine
+from streamsrv.session.settings import MachineSettings
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from streamsrv.commands import Options
 from streamsrv.facts import ChannelStart
 from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.engines import Engines
-from streamsrv.session.machine import MachineSettings
+from streamsrv.session.settings import MachineSettings
 from streamsrv.stores.base import StreamKey
 from tests.support.engines import CountingEngine
 from tests.support.memory import MemoryStore
@@ -76,9 +76,7 @@ class Stage:
         self.peer = Ear()
         self.drive(resumed.key, resumed.starts, resumed.finals)
 
-    def drive(
-        self, key: StreamKey, starts: tuple[ChannelStart, ...], finals: tuple[events.Final, ...] = ()
-    ) -> None:
+    def drive(self, key: StreamKey, starts: tuple[ChannelStart, ...], finals: tuple[events.Final, ...] = ()) -> None:
         self.driver = Driver(
             self.services,
             self.settings,

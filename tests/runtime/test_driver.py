@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -11,7 +12,7 @@ from streamsrv.commands import Options
 from streamsrv.facts import RATE_HZ
 from streamsrv.runtime import keeper, live
 from streamsrv.runtime.driver import LOW_S, RING_S
-from streamsrv.session.machine import MachineSettings
+from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import State
 from tests.runtime.stage import Stage
 from tests.support.speech import silence, voice
@@ -26,11 +27,14 @@ async def test_an_utterance_is_greeted_heard_and_ended() -> None:
     await stage.send(silence(0.5) + voice(2.0) + silence(1.0))
     await stage.order(commands.Finish())
     told = kinds(stage)
-    assert told[0] == "Ready" and told[-1] == "Closed"
+    assert told[0] == "Ready"
+    assert told[-1] == "Closed"
     order = [kind for kind in told if kind in ("SpeechStarted", "SpeechStopped", "Final", "UtteranceEnd")]
     assert order == ["SpeechStarted", "SpeechStopped", "Final", "UtteranceEnd"]
-    assert "Partial" in told and "Ack" in told
-    assert stage.peer.closed == (1000, "") and stage.left == 1
+    assert "Partial" in told
+    assert "Ack" in told
+    assert stage.peer.closed == (1000, "")
+    assert stage.left == 1
     final = stage.peer.finals[0]
     assert abs(final.stop - final.start - 2.7 * RATE_HZ) < 0.15 * RATE_HZ, "pre-roll, speech and hang-over"
     assert final.text.split() == [f"w{n}" for n in range(len(final.text.split()))]
@@ -80,17 +84,15 @@ async def test_an_engine_that_stands_still_makes_the_sender_wait_and_nothing_is_
     gate.set()
     await sending
     await stage.order(commands.Finish())
-    await asyncio.wait_for(_until(lambda: stage.peer.closed is not None), 20)
+    for _ in range(100_000):
+        if stage.peer.closed is not None:
+            break
+        await asyncio.sleep(0)
     finals = stage.peer.finals
     assert finals[-1].stop == (RING_S + 20) * RATE_HZ
-    assert all(after.start == before.stop for before, after in zip(finals, finals[1:], strict=False))
+    assert all(after.start == before.stop for before, after in itertools.pairwise(finals))
     assert [event.active for event in stage.peer.heard if isinstance(event, events.Degraded)] == [True, False]
     assert LOW_S < RING_S
-
-
-async def _until(done: object) -> None:
-    while not done():  # type: ignore[operator]
-        await asyncio.sleep(0)
 
 
 async def test_a_store_that_is_away_delays_finals_and_acks_and_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,14 +136,17 @@ async def test_a_segment_that_kills_every_worker_is_given_up_and_says_so() -> No
 
     stage.engine.gate = always
     await stage.send(silence(0.3) + voice(1.0) + silence(1.0))
-    assert stage.peer.finals[0].failed and stage.peer.finals[0].text == ""
+    assert stage.peer.finals[0].failed
+    assert stage.peer.finals[0].text == ""
     assert any(isinstance(event, events.Warned) and event.code == "segment_failed" for event in stage.peer.heard)
     assert live.MAX_REPLAYS == 3
 
 
 async def test_resume_goes_on_without_a_word_twice_or_lost() -> None:
     """Cut in mid-utterance at many places; what is stored at the end equals the undisturbed run."""
-    audio = silence(1.0) + voice(1.2) + silence(1.5) + voice(2.0, seed=1) + silence(1.3) + voice(1.0, seed=2) + silence(0.6)
+    audio = (
+        silence(1.0) + voice(1.2) + silence(1.5) + voice(2.0, seed=1) + silence(1.3) + voice(1.0, seed=2) + silence(0.6)
+    )
     undisturbed = await Stage().begin()
     await undisturbed.send(audio)
     await undisturbed.order(commands.Finish())
@@ -171,7 +176,8 @@ async def test_a_superseded_session_keeps_nothing_more() -> None:
     await old.audio(silence(1.0))
     await stage.rest()
     assert stage.services.store.kept == []
-    assert peer.closed == (4409, "superseded") and stage.left == 1
+    assert peer.closed == (4409, "superseded")
+    assert stage.left == 1
 
 
 async def test_configure_changes_front_and_store_before_the_first_audio() -> None:
@@ -189,8 +195,10 @@ async def test_a_language_the_engine_does_not_know_ends_the_session_with_its_rea
     stage = await Stage().begin()
     await stage.order(commands.Configure(options=Options(language="de-DE")))
     failed = stage.peer.heard[-1]
-    assert isinstance(failed, events.Failed) and failed.code == "unsupported_language"
-    assert stage.peer.closed is not None and stage.peer.closed[0] == 1008
+    assert isinstance(failed, events.Failed)
+    assert failed.code == "unsupported_language"
+    assert stage.peer.closed is not None
+    assert stage.peer.closed[0] == 1008
 
 
 async def test_anchors_come_at_the_start_and_after_a_pause() -> None:
@@ -217,7 +225,8 @@ async def test_audio_after_the_end_is_ignored() -> None:
     stage = await Stage().begin()
     await stage.order(commands.Finish())
     await stage.driver.audio(voice(1.0))
-    assert kinds(stage)[-1] == "Closed" and stage.peer.finals == []
+    assert kinds(stage)[-1] == "Closed"
+    assert stage.peer.finals == []
 
 
 async def test_numbers_return_to_zero() -> None:

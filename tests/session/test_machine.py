@@ -7,7 +7,7 @@ import pytest
 from streamsrv import commands, events
 from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated
 from streamsrv.session.effects import Close, Hear, Keep, Leave, Say
-from streamsrv.session.machine import MachineSettings
+from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import State
 from tests.session.world import WORD, World, spoken
 
@@ -35,7 +35,8 @@ def test_every_segment_has_one_final_stored_before_it_is_said_and_stable_words_s
     for seed in SEEDS[block * 50 : block * 50 + 50]:
         world = conversation(seed)
         assert world.closed == 1000, f"seed {seed}"
-        assert world.left and world.machine.state is State.ENDED, f"seed {seed}"
+        assert world.left, f"seed {seed}"
+        assert world.machine.state is State.ENDED, f"seed {seed}"
         keys = [(final.channel, final.segment) for final in world.finals]
         assert len(keys) == len(set(keys)), f"seed {seed}: a segment has two finals"
         for channel in range(world.channels):
@@ -111,7 +112,8 @@ def test_a_flush_without_speech_is_answered_at_once() -> None:
     world = World(3)
     world.pass_audio(0, 0.5)
     world.receive(commands.Flush())
-    assert isinstance(world.said[-1], events.Ack) and world.said[-1].flushed
+    assert isinstance(world.said[-1], events.Ack)
+    assert world.said[-1].flushed
 
 
 def test_a_flush_is_answered_after_the_finals_it_asked_for() -> None:
@@ -166,7 +168,8 @@ def test_a_clean_close_decodes_the_tail_without_anybody_listening() -> None:
     world.speak(0, 1.0, cause="length")
     world.receive(commands.Disconnect(clean=True))
     world.settle()
-    assert len(world.kept) == 2 and world.machine.state is State.ENDED
+    assert len(world.kept) == 2
+    assert world.machine.state is State.ENDED
 
 
 def test_a_silent_peer_is_told_and_closed_and_may_come_back() -> None:
@@ -174,17 +177,22 @@ def test_a_silent_peer_is_told_and_closed_and_may_come_back() -> None:
     world.wind(world.now + 59.0)
     assert world.closed is None
     world.wind(world.now + 1.1)
-    assert world.closed == 4408 and world.machine.state is State.PARTED
+    assert world.closed == 4408
+    assert world.machine.state is State.PARTED
     failed = world.said[-1]
-    assert isinstance(failed, events.Failed) and failed.code == "idle" and failed.retryable
+    assert isinstance(failed, events.Failed)
+    assert failed.code == "idle"
+    assert failed.retryable
 
 
 def test_a_stream_that_is_too_long_is_ended_for_good() -> None:
     world = World(10, settings=MachineSettings(max_stream_s=5.0))
     world.speak(0, 6.0, cause="length")
     world.settle()
-    assert world.closed == 4413 and world.machine.state is State.ENDED
-    assert isinstance(world.said[-1], events.Failed) and not world.said[-1].retryable
+    assert world.closed == 4413
+    assert world.machine.state is State.ENDED
+    assert isinstance(world.said[-1], events.Failed)
+    assert not world.said[-1].retryable
     assert world.finals[-1].cause == "finish", "what was said before the limit is not lost"
 
 
@@ -194,9 +202,12 @@ def test_a_drain_finalises_what_was_said_and_sends_the_peer_elsewhere() -> None:
     world.receive(commands.Drain(within_s=30.0))
     assert isinstance(world.said[-1], events.GoAway) or world.of(events.GoAway)
     world.settle()
-    assert world.closed == 1012 and world.left and world.machine.state is State.GONE
+    assert world.closed == 1012
+    assert world.left
+    assert world.machine.state is State.GONE
     assert len(world.kept) == 2, "the open segment was finalised"
-    assert isinstance(world.said[-1], events.Failed) and world.said[-1].retryable
+    assert isinstance(world.said[-1], events.Failed)
+    assert world.said[-1].retryable
 
 
 def test_a_newer_epoch_ends_this_one_and_its_questions() -> None:
@@ -216,7 +227,8 @@ def test_a_failed_segment_still_has_its_one_final_and_says_why() -> None:
     question = next(effect for effect in world.effects if isinstance(effect, Hear) and effect.final)
     world.run(world.machine.heard(Answer(request=question.request, failed=True, engine="scripted"), world.now))
     world.settle()
-    assert world.finals[0].failed and world.finals[0].text == ""
+    assert world.finals[0].failed
+    assert world.finals[0].text == ""
     assert any(isinstance(event, events.Warned) and event.code == "segment_failed" for event in world.said)
 
 
@@ -227,7 +239,8 @@ def test_a_resumed_channel_goes_on_counting() -> None:
     world.settle()
     assert (world.finals[0].segment, world.finals[0].utterance) == (4, 3)
     ready = world.said[0]
-    assert isinstance(ready, events.Ready) and ready.channels[0].next_segment == 4
+    assert isinstance(ready, events.Ready)
+    assert ready.channels[0].next_segment == 4
 
 
 def test_no_boundary_may_fall_before_the_last_stable_word() -> None:

@@ -26,7 +26,8 @@ from streamsrv.facts import (
     Word,
 )
 from streamsrv.session.effects import AnyEffect, Close, Cut, Hear, Hold, Keep, Leave, Note, Release, Say, Settle
-from streamsrv.session.machine import Machine, MachineSettings
+from streamsrv.session.machine import Machine
+from streamsrv.session.settings import MachineSettings
 
 WORD = RATE_HZ // 4
 """A word each quarter of a second."""
@@ -161,7 +162,9 @@ class World:
             restart = min([self.position[channel] - 8_000, *([self.open[channel]] if channel in self.open else [])])
             self.run(
                 self.machine.marked(
-                    Advanced(channel=channel, position=self.position[channel], restart=max(0, restart // 1_920 * 1_920)),
+                    Advanced(
+                        channel=channel, position=self.position[channel], restart=max(0, restart // 1_920 * 1_920)
+                    ),
                     self.now,
                 )
             )
@@ -172,7 +175,8 @@ class World:
             self.open[channel] = self.position[channel]
             self.run(
                 self.machine.marked(
-                    SpeechBegan(channel=channel, start=self.position[channel], position=self.position[channel]), self.now
+                    SpeechBegan(channel=channel, start=self.position[channel], position=self.position[channel]),
+                    self.now,
                 )
             )
         self.pass_audio(channel, seconds)
