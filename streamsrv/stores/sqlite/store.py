@@ -1,0 +1,157 @@
+"""``SqliteStore``: the contract of ``stores.base`` on the writer and the readers."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from streamsrv.commands import Options
+from streamsrv.errors import SetupError
+from streamsrv.events import Final
+from streamsrv.facts import Position
+from streamsrv.stores.base import Anchor, Interview, Resumed, StoredFinal, Stream, StreamKey, StreamStats
+from streamsrv.stores.sqlite import reads, rows, schema, writes
+from streamsrv.stores.sqlite.lock import ServerLock
+from streamsrv.stores.sqlite.readers import Readers
+from streamsrv.stores.sqlite.settings import SqliteSettings
+from streamsrv.stores.sqlite.writer import Writer
+
+
+class SqliteStore:
+    """Interviews, streams and finals in one SQLite file, ``data_dir/streamsrv.db``.
+
+    Args:
+        settings: where, and the bounds.
+        server: take the server's role on the data directory: one at a time, makes and migrates the database.  Without
+            it the store only reads, beside a running server or after it.
+        observe: told the seconds of each write transaction, on the event loop.
+
+    Belongs to the event loop that opened it.
+    """
+
+    def __init__(
+        self, settings: SqliteSettings, *, server: bool = True, observe: Callable[[float], None] | None = None
+    ) -> None:
+        self._path = Path(settings.data_dir) / schema.DATABASE_NAME
+        self._busy_timeout_s = settings.busy_timeout_s
+        self._opened = False
+        self._lock = ServerLock(self._path.parent) if server else None
+        self._readers = Readers(partial(self._connect, read_only=True))
+        self._writer = Writer(
+            prepare=self._take_over if server else self._look,
+            connect=partial(self._connect, read_only=not server),
+            max_waiting=settings.max_waiting_writes,
+            observe=observe,
+        )
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._path
+
+    async def open(self) -> None:
+        if self._opened:
+            raise RuntimeError("a store is opened once; make a new one")
+        self._opened = True
+        try:
+            await self._writer.start()
+        except BaseException:
+            self._release()
+            raise
+        self._readers.start()
+
+    async def close(self) -> None:
+        await self._writer.stop()
+        await self._readers.stop()
+        if self._lock is not None and self._lock.held:
+            await asyncio.to_thread(schema.fold, self._path, busy_timeout_s=self._busy_timeout_s)
+        self._release()
+
+    async def begin_stream(
+        self, *, interview: str, stream: str, token_hash: bytes, options: Options, engine: str, now_ms: int
+    ) -> Stream:
+        """As the contract says; the same call again finds the stream recorded.
+
+        Raises:
+            Conflict: another stream has this id.
+        """
+        new = writes.New(interview, stream, token_hash, options, engine, now_ms)
+        return await self._writer.submit(partial(writes.begin_stream, new=new))
+
+    async def configure_stream(self, key: StreamKey, options: Options) -> None:
+        await self._writer.submit(partial(writes.configure_stream, key=key, options=options))
+
+    async def resume_stream(self, stream: str, token_hash: bytes, *, now_ms: int) -> Resumed:
+        begun = await self._writer.submit(partial(writes.resume_stream, stream=stream, token_hash=token_hash))
+        # What is older than the new epoch changes no more: it need not be read inside the writer.
+        finals = await self._readers.run(partial(reads.finals_before, stream=begun.stream))
+        key = StreamKey(interview=begun.stream.interview, stream=stream, epoch=begun.stream.epochs[-1].epoch)
+        return Resumed(stream=begun.stream, key=key, starts=begun.starts, finals=finals)
+
+    async def keep_final(self, key: StreamKey, final: Final) -> bool:
+        """As the contract says.
+
+        Raises:
+            NotFound: no such stream in this interview.
+            ValueError: a confidence is no number, or another final is kept under this key.
+        """
+        place = (final.channel, final.segment, final.utterance, final.start, final.stop)
+        work = partial(writes.keep_final, key=key, place=place, document=rows.final_to(final))
+        return await self._writer.submit(work, single=True)
+
+    async def keep_progress(self, key: StreamKey, restarts: tuple[Position, ...], anchors: tuple[Anchor, ...]) -> bool:
+        text = rows.to_json(restarts)
+        if anchors:
+            work = partial(writes.keep_progress_and_anchors, key=key, restarts=text, anchors=anchors)
+            return await self._writer.submit(work, urgent=False)
+        return await self._writer.submit(
+            partial(writes.keep_progress, key=key, restarts=text), single=True, urgent=False
+        )
+
+    async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
+        return await self._writer.submit(partial(writes.end_stream, key=key, stats=stats, now_ms=now_ms))
+
+    async def interview(self, interview: str) -> Interview | None:
+        return await self._readers.run(partial(reads.interview, name=interview))
+
+    async def streams(self, interview: str) -> tuple[Stream, ...]:
+        return await self._readers.run(partial(reads.streams, name=interview))
+
+    async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
+        return await self._readers.run(partial(reads.finals, name=interview))
+
+    async def live_streams(self) -> tuple[Stream, ...]:
+        return await self._readers.run(reads.live_streams)
+
+    # --- in the writer's thread -------------------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """Take the server's role and make the database ready.
+
+        Raises:
+            SetupError: the directory cannot be used, has a server, or holds a database that cannot be used.
+        """
+        try:
+            schema.create_folder(self._path.parent)
+            if self._lock is not None:
+                self._lock.acquire()
+            schema.create_file(self._path)
+        except OSError as error:
+            raise SetupError(
+                f"cannot use the data directory {self._path.parent}: {error.strerror}",
+                hint="make it writable for this user, or choose another data_dir",
+            ) from error
+        schema.prepare(self._path, busy_timeout_s=self._busy_timeout_s)
+
+    def _look(self) -> None:
+        schema.check(self._path, busy_timeout_s=self._busy_timeout_s)
+
+    def _connect(self, *, read_only: bool) -> sqlite3.Connection:
+        return schema.connect(self._path, busy_timeout_s=self._busy_timeout_s, read_only=read_only)
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()

@@ -1,0 +1,276 @@
+"""Everything that changes the database, as functions on a connection inside a transaction.
+
+``keep_final`` and ``keep_progress`` change something by at most one statement, so SQLite itself undoes a failed one;
+the others need a savepoint.  All can be repeated: a caller that got no answer calls again.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from streamsrv.commands import Options
+from streamsrv.errors import Conflict, Forbidden, NotFound, StreamEnded
+from streamsrv.facts import ChannelStart, Position
+from streamsrv.stores.base import Anchor, EpochStart, Stream, StreamKey, StreamStats
+from streamsrv.stores.sqlite import rows
+
+MAX_EPOCHS = 4096
+"""Times a stream may be taken over; then resuming it is refused and the client begins a new stream."""
+MAX_ANCHORS = 10_000
+"""Anchors kept per stream; later ones are dropped, and wall times from there on follow the last one kept."""
+
+_KEEP = """INSERT INTO segments (interview, stream, epoch, channel, segment, utterance, start, stop, document)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
+    WHERE EXISTS (SELECT 1 FROM streams WHERE _id = ?2 AND interview = ?1 AND epoch = ?3)
+    ON CONFLICT (interview, stream, epoch, channel, segment) DO NOTHING"""
+_PROGRESS = "UPDATE progress SET restarts = ? WHERE stream = ? AND epoch = ?"
+_ANCHOR = """INSERT INTO anchors (stream, position, at) SELECT ?1, ?2, ?3
+    WHERE (SELECT count(*) FROM anchors WHERE stream = ?1) < ?4 ON CONFLICT DO NOTHING"""
+
+
+class Begun(NamedTuple):
+    """A new epoch, as the writer made it; its finals are read afterwards, outside the writer."""
+
+    stream: Stream
+    starts: tuple[ChannelStart, ...]
+
+
+class New(NamedTuple):
+    """A stream to be recorded."""
+
+    interview: str
+    stream: str
+    token_hash: bytes
+    options: Options
+    engine: str
+    now_ms: int
+
+
+def begin_stream(connection: sqlite3.Connection, new: New) -> Stream:
+    """Record a stream, or find it recorded already.
+
+    Raises:
+        Conflict: another stream has this id.
+    """
+    query = "SELECT interview, tokenHash FROM streams WHERE _id = ?"
+    known = connection.execute(query, (new.stream,)).fetchone()
+    if known is None:
+        _insert(connection, new)
+    elif known[0] != new.interview or not hmac.compare_digest(known[1], new.token_hash):
+        raise Conflict("another stream has this id", hint="use a new id for each stream")
+    return read_stream(connection, new.stream)
+
+
+def _insert(connection: sqlite3.Connection, new: New) -> None:
+    connection.execute(
+        """INSERT INTO interviews (_id, status, startedAt) VALUES (?1, 'live', ?2) ON CONFLICT (_id) DO UPDATE
+            SET status = 'live', startedAt = coalesce(startedAt, excluded.startedAt), endedAt = NULL""",
+        (new.interview, new.now_ms),
+    )
+    zeros = (0,) * new.options.tracks
+    restarts, options = rows.to_json(zeros), rows.to_json(new.options)
+    epochs = rows.to_json((EpochStart(epoch=1, begins=zeros),))
+    connection.execute(
+        """INSERT INTO streams
+            (_id, interview, ord, status, tokenHash, options, engine, epoch, epochs, restarts, startedAt)
+            SELECT ?1, ?2, 1 + coalesce(max(ord), 0), 'live', ?3, ?4, ?5, 1, ?6, ?7, ?8
+            FROM streams WHERE interview = ?2""",
+        (new.stream, new.interview, new.token_hash, options, new.engine, epochs, restarts, new.now_ms),
+    )
+    connection.execute("INSERT INTO progress VALUES (?, 1, ?)", (new.stream, restarts))
+
+
+def configure_stream(connection: sqlite3.Connection, key: StreamKey, options: Options) -> None:
+    """Nothing happens when a newer epoch owns the stream.
+
+    Raises:
+        Conflict: finals of the stream are stored already.
+    """
+    owner = _owner(connection, key)
+    if owner.epoch != key.epoch or owner.ended:
+        return
+    if connection.execute(
+        "SELECT 1 FROM segments WHERE interview = ? AND stream = ? LIMIT 1", (key.interview, key.stream)
+    ).fetchone():
+        raise Conflict("the stream has finals; its options are settled")
+    zeros = (0,) * options.tracks
+    text = connection.execute("SELECT epochs FROM streams WHERE _id = ?", (key.stream,)).fetchone()[0]
+    epochs = tuple(msgspec.structs.replace(epoch, begins=zeros) for epoch in rows.epochs_from(text))
+    connection.execute(
+        "UPDATE streams SET options = ?, epochs = ? WHERE _id = ?",
+        (rows.to_json(options), rows.to_json(epochs), key.stream),
+    )
+    connection.execute(_PROGRESS, (rows.to_json(zeros), key.stream, key.epoch))
+
+
+def resume_stream(connection: sqlite3.Connection, stream: str, token_hash: bytes) -> Begun:
+    """Allot the stream's next epoch, beginning per channel at the end of its contiguous valid finals.
+
+    Raises:
+        NotFound, Forbidden, StreamEnded: as the contract says.
+        Conflict: it was taken over ``MAX_EPOCHS`` times.
+    """
+    _admit(connection, stream, token_hash)
+    before = read_stream(connection, stream)
+    if len(before.epochs) >= MAX_EPOCHS:
+        raise Conflict(f"the stream was resumed {MAX_EPOCHS} times", hint="begin a new stream")
+    starts = _starts(connection, before)
+    begins = tuple(max(*pair) for pair in zip(_last_begins(before), (s.kept_to for s in starts), strict=True))
+    epoch = EpochStart(epoch=before.epochs[-1].epoch + 1, begins=begins)
+    after = msgspec.structs.replace(before, epochs=(*before.epochs, epoch))
+    connection.execute(
+        "UPDATE streams SET epoch = ?, epochs = ? WHERE _id = ?", (epoch.epoch, rows.to_json(after.epochs), stream)
+    )
+    connection.execute("UPDATE progress SET epoch = ? WHERE stream = ?", (epoch.epoch, stream))
+    return Begun(after, starts)
+
+
+def keep_final(
+    connection: sqlite3.Connection,
+    key: StreamKey,
+    place: tuple[int, int, int, Position, Position],
+    document: str,
+) -> bool:
+    """Insert one final.
+
+    Args:
+        place: channel, segment, utterance, start, stop.
+
+    Raises:
+        NotFound: no such stream in this interview.
+        ValueError: another final is kept under this key; a final is written once.
+    """
+    if connection.execute(_KEEP, (key.interview, key.stream, key.epoch, *place, document)).rowcount == 1:
+        return True
+    owner = _owner(connection, key)
+    channel, segment, _, start, stop = place
+    kept = connection.execute(
+        """SELECT start, stop, json_extract(document, '$.text') = json_extract(?6, '$.text') FROM segments
+            WHERE interview = ?1 AND stream = ?2 AND epoch = ?3 AND channel = ?4 AND segment = ?5""",
+        (key.interview, key.stream, key.epoch, channel, segment, document),
+    ).fetchone()
+    if kept is None:
+        return False
+    bounds = rows.limits(rows.epochs_from(owner.epochs))
+    if not rows.counts(bounds, key.epoch, channel, start):
+        return False
+    if tuple(kept) != (start, stop, 1):
+        raise ValueError("another final is kept under this key")
+    return True
+
+
+def keep_progress(connection: sqlite3.Connection, key: StreamKey, restarts: str) -> bool:
+    """Replace the restart points (JSON, per channel)."""
+    if connection.execute(_PROGRESS, (restarts, key.stream, key.epoch)).rowcount == 1:
+        return True
+    owner = _owner(connection, key)
+    return owner.epoch == key.epoch and _settle(connection, key, restarts)
+
+
+def _settle(connection: sqlite3.Connection, key: StreamKey, restarts: str) -> bool:
+    """The stream ended meanwhile; its restart points lie in its own row."""
+    connection.execute("UPDATE streams SET restarts = ? WHERE _id = ?", (restarts, key.stream))
+    return True
+
+
+def keep_progress_and_anchors(
+    connection: sqlite3.Connection, key: StreamKey, restarts: str, anchors: Sequence[Anchor]
+) -> bool:
+    """As ``keep_progress``; an anchor at a position that has one already changes nothing."""
+    if not keep_progress(connection, key, restarts):
+        return False
+    for anchor in anchors:
+        connection.execute(_ANCHOR, (key.stream, anchor.position, anchor.utc_ms, MAX_ANCHORS))
+    return True
+
+
+def end_stream(connection: sqlite3.Connection, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
+    """Mark it ended; its restart points move into its own row, so that ``progress`` holds only live streams."""
+    owner = _owner(connection, key)
+    if owner.epoch != key.epoch:
+        return False
+    if owner.ended:
+        return True
+    connection.execute(
+        """UPDATE streams SET status = 'ended', endedAt = ?2, silenceMs = ?3, loudestDiscardedDbfs = ?4,
+            restarts = coalesce((SELECT restarts FROM progress WHERE stream = ?1), restarts) WHERE _id = ?1""",
+        (key.stream, now_ms, rows.to_json(stats.silence_ms), rows.to_json(stats.loudest_discarded_dbfs)),
+    )
+    connection.execute("DELETE FROM progress WHERE stream = ?", (key.stream,))
+    connection.execute(
+        """UPDATE interviews SET status = 'completed', endedAt = ?2 WHERE _id = ?1
+            AND NOT EXISTS (SELECT 1 FROM streams WHERE interview = ?1 AND status = 'live')""",
+        (key.interview, now_ms),
+    )
+    return True
+
+
+def read_stream(connection: sqlite3.Connection, stream: str) -> Stream:
+    """The stream as it is now; it must exist."""
+    query = f"SELECT {rows.STREAM_COLUMNS} FROM {rows.STREAM_TABLES} WHERE s._id = ?"
+    row = connection.execute(query, (stream,)).fetchone()
+    return rows.stream_from(row, rows.anchors_of(connection, stream))
+
+
+class _Owner(NamedTuple):
+    epoch: int
+    ended: bool
+    epochs: str
+
+
+def _owner(connection: sqlite3.Connection, key: StreamKey) -> _Owner:
+    """Who may write to the stream.
+
+    Raises:
+        NotFound: no such stream in this interview.
+    """
+    row = connection.execute(
+        "SELECT epoch, status = 'ended', epochs FROM streams WHERE _id = ? AND interview = ?",
+        (key.stream, key.interview),
+    ).fetchone()
+    if row is None:
+        raise NotFound("no such stream in this interview")
+    return _Owner(*row)
+
+
+def _admit(connection: sqlite3.Connection, stream: str, token_hash: bytes) -> None:
+    row = connection.execute("SELECT tokenHash, status FROM streams WHERE _id = ?", (stream,)).fetchone()
+    if row is None:
+        raise NotFound("no such stream")
+    if not hmac.compare_digest(row[0], token_hash):
+        raise Forbidden("the resume token is not this stream's", hint="use the token from the stream's own 'ready'")
+    if row[1] == "ended":
+        raise StreamEnded("the stream has ended")
+
+
+def _last_begins(stream: Stream) -> tuple[Position, ...]:
+    return stream.epochs[-1].begins
+
+
+def _starts(connection: sqlite3.Connection, stream: Stream) -> tuple[ChannelStart, ...]:
+    """Where each channel goes on: behind its valid finals, up to the first segment number that is missing."""
+    tracks = len(stream.restarts)
+    kept = list(_last_begins(stream))
+    segments = [0] * tracks
+    utterances = [0] * tracks
+    bounds = rows.limits(stream.epochs)
+    found = connection.execute(
+        """SELECT epoch, channel, segment, utterance, start, stop FROM segments
+            WHERE interview = ? AND stream = ? ORDER BY channel, segment, epoch""",
+        (stream.interview, stream.id),
+    )
+    for epoch, channel, segment, utterance, start, stop in found:
+        if segment != segments[channel] or not rows.counts(bounds, epoch, channel, start):
+            continue
+        kept[channel] = max(kept[channel], stop)
+        segments[channel] = segment + 1
+        utterances[channel] = max(utterances[channel], utterance + 1)
+    return tuple(
+        ChannelStart(restart=restart, kept_to=to, next_segment=segment, next_utterance=utterance)
+        for restart, to, segment, utterance in zip(stream.restarts, kept, segments, utterances, strict=True)
+    )

@@ -1,0 +1,123 @@
+"""Rules of the house that no linter holds: sizes, names, and what a file may say about its makers' machines."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LONGEST_FILE = 400
+LONGEST_FUNCTION = 40
+LOOKED_AT: dict[str, str] = {}
+"""Files and ``file:function`` somebody looked at again and kept whole, each with the reason."""
+PYTHON = sorted((ROOT / "streamsrv").rglob("*.py"))
+BODIES = sorted((ROOT / "native").glob("*.pyx"))
+WRITTEN = {".py", ".pyi", ".pyx", ".pxd", ".toml", ".md", ".txt", ".c", ".sh", ".yaml", ".yml", ".json", ".jsonl", ""}
+"""Endings of files people write; an empty one is a script or a Dockerfile."""
+BUILT = {".git", ".venv", "build", "dist", "data", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+# A path of somebody's machine, or a package index: none belongs into the repository.
+FOREIGN = re.compile(
+    r"/(?:home|root|Users)/\w|/work/\w|--(?:extra-)?index-url|--find-links|(?:pypi|index)\.[\w.]+/simple"
+)
+
+
+def written() -> list[Path]:
+    """Every file of the repository that a person wrote."""
+    return sorted(
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file()
+        and path.suffix in WRITTEN
+        and not BUILT.intersection(path.relative_to(ROOT).parts)
+        and not any(part.endswith(".egg-info") or part.startswith(".venv") for part in path.parts)
+    )
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of ours that a file imports, to the depth of the room: ``streamsrv.events``."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found.update(".".join(name.split(".")[:2]) for name in names if name.split(".")[0] == "streamsrv")
+    return found
+
+
+@pytest.mark.parametrize("path", PYTHON + BODIES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_stay_readable(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    assert len(path.read_text("utf-8").splitlines()) <= LONGEST_FILE or name in LOOKED_AT
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_stay_readable(path: Path) -> None:
+    for node in functions(path):
+        length = (node.end_lineno or node.lineno) - node.lineno + 1
+        place = f"{path.relative_to(ROOT).as_posix()}:{node.name}"
+        # `__init__` of a registry is a list, not a train of thought.
+        assert length <= LONGEST_FUNCTION or node.name == "__init__" or place in LOOKED_AT, f"{place}: {length} lines"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    assert ast.get_docstring(tree) or not tree.body, "a module begins with a sentence on what it is"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_control_flow_does_not_hang_on_assert(path: Path) -> None:
+    """``python -O`` drops asserts; the program must behave the same without.  ``assert X is not None`` only tells the
+    type checker what the next line would find out anyway."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Assert):
+            assert re.fullmatch(r"[\w.]+ is not None", ast.unparse(node.test)), f"{path.name}:{node.lineno}"
+
+
+def test_the_session_imports_only_commands_events_facts_errors() -> None:
+    allowed = {f"streamsrv.{room}" for room in ("session", "commands", "events", "facts", "errors")}
+    for path in sorted((ROOT / "streamsrv" / "session").glob("*.py")):
+        assert imports(path) <= allowed, f"{path.name}: {imports(path) - allowed}"
+
+
+@pytest.mark.parametrize("room", ["telemetry", "errors"])
+def test_telemetry_and_errors_import_nothing_of_ours(room: str) -> None:
+    assert imports(ROOT / "streamsrv" / f"{room}.py") == set()
+
+
+def test_no_file_speaks_of_its_makers_machines() -> None:
+    guilty = [
+        f"{path.relative_to(ROOT)}: {found[0]}"
+        for path in written()
+        if path != Path(__file__) and (found := FOREIGN.search(path.read_text("utf-8", errors="replace")))
+    ]
+    assert guilty == []
+
+
+def test_nothing_is_left_undone() -> None:
+    word = "TO" + "DO"
+    guilty = [
+        path
+        for path in written()
+        if re.search(rf"\b({word}|FIX" + r"ME|XX" + r"X)\b", path.read_text("utf-8", "replace"))
+    ]
+    assert guilty == []
+
+
+def test_verbs_of_the_makefile_are_explained() -> None:
+    text = (ROOT / "Makefile").read_text("utf-8")
+    phony = re.search(r"^\.PHONY: (.+)$", text, re.M)
+    assert phony is not None
+    for verb in phony[1].split():
+        assert re.search(rf"^{verb}:.*## \w", text, re.M), f"make {verb} is not explained"
