@@ -17,6 +17,9 @@ from streamsrv.commands import Options
 
 MARGIN_S = 1.0
 """Kept behind the newest ack: the server may ask for up to 0.6 s before it."""
+LENT_MARGIN_S = 5.0
+"""Kept behind the last stored final when audio is let go without an ack: with less in front of it, a resumed detector
+may place its first boundary elsewhere."""
 MOST_FLUSHES = 64
 """Flushes that wait for their ack; when there are so many, one more must wait for the oldest."""
 
@@ -102,10 +105,13 @@ class Supply:
 
     def forget(self) -> bool:
         """Let go of what the server has for good; whether that freed anything."""
-        margin = int(MARGIN_S * self._rate) * self._frame
-        freed = self._backlog.forget(self._acked - margin)
+        freed = self._backlog.forget(self._acked - self._bytes(MARGIN_S))
         if self._backlog.room == 0:
-            lent = self._backlog.forget(self._stored.to_ms * self._rate // 1000 * self._frame - margin)
+            stored = self._stored.to_ms * self._rate // 1000 * self._frame
+            lent = self._backlog.forget(stored - self._bytes(LENT_MARGIN_S))
             self._lent_to = self._backlog.start if lent else self._lent_to
             freed += lent
         return freed > 0
+
+    def _bytes(self, seconds: float) -> int:
+        return int(seconds * self._rate) * self._frame
