@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from streamsrv.engines.base import About, Abilities, Hypothesis, Listener
+from streamsrv.engines.base import Abilities, About, Hypothesis, Listener
 from streamsrv.errors import UnsupportedLanguage
 from streamsrv.facts import RATE_HZ, Word
 
@@ -24,7 +24,8 @@ class CountingListener:
         self._heard += len(samples) // 2
         count = self._heard // WORD_SAMPLES
         words = tuple(
-            Word(text=f"w{n}", start=n * WORD_SAMPLES, stop=(n + 1) * WORD_SAMPLES, confidence=0.5) for n in range(count)
+            Word(text=f"w{n}", start=n * WORD_SAMPLES, stop=(n + 1) * WORD_SAMPLES, confidence=0.5)
+            for n in range(count)
         )
         if final:
             self._heard = 0
@@ -49,7 +50,7 @@ class CountingEngine:
     async def start(self) -> None:
         pass
 
-    def listen(self, *, language: str | None) -> Listener:
+    def listen(self, *, language: str | None, background: bool = False) -> Listener:
         if language not in (None, "en-US", "en"):
             raise UnsupportedLanguage(f"'{language}' is not known here", hint="use en-US")
         return CountingListener(self)

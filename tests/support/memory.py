@@ -9,9 +9,16 @@ from streamsrv.errors import Forbidden, NotFound, StoreUnavailable, StreamEnded
 from streamsrv.events import Final
 from streamsrv.facts import ChannelStart, Position
 from streamsrv.stores.base import (
+    OPEN_JOBS,
     Anchor,
     EpochStart,
+    FinalName,
     Interview,
+    InterviewStatus,
+    Job,
+    ListedInterview,
+    ListPlace,
+    PlacedFinal,
     Resumed,
     StoredFinal,
     Stream,
@@ -30,6 +37,7 @@ class MemoryStore:
         self.tokens: dict[str, bytes] = {}
         self.kept: list[StoredFinal] = []
         self.stats: dict[str, StreamStats] = {}
+        self.jobs: dict[str, Job] = {}
 
     async def open(self) -> None:
         pass
@@ -43,6 +51,8 @@ class MemoryStore:
         self.log.append(what)
 
     def _owns(self, key: StreamKey) -> bool:
+        if key.stream not in self.records:
+            raise NotFound("no such stream in this interview")
         return self.records[key.stream].epochs[-1].epoch == key.epoch
 
     def _change(self, stream: str, **changes: object) -> None:
@@ -131,3 +141,53 @@ class MemoryStore:
 
     async def live_streams(self) -> tuple[Stream, ...]:
         return tuple(record for record in self.records.values() if record.status == "live")
+
+    async def keep_job(self, job: Job) -> None:
+        self._called("job")
+        self.jobs[job.id] = job
+
+    async def job(self, job: str) -> Job | None:
+        return self.jobs.get(job)
+
+    async def open_jobs(self) -> tuple[Job, ...]:
+        return tuple(job for job in self.jobs.values() if job.state in OPEN_JOBS)
+
+    # --- reading on, listing, deleting --------------------------------------------------------------------------
+
+    async def place_of(self, interview: str, name: FinalName) -> int:
+        wanted = (name.stream, name.channel, name.segment)
+        places = [
+            at for at, one in enumerate(self.kept, 1) if (one.stream, one.final.channel, one.final.segment) == wanted
+        ]
+        return places[0] if places else 0
+
+    async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
+        self._called("since")
+        found = [
+            PlacedFinal(place=at, stream=one.stream, final=one.final)
+            for at, one in enumerate(self.kept, 1)
+            if at > place and self.records[one.stream].interview == interview
+        ]
+        return tuple(found[:limit])
+
+    async def interviews(
+        self,
+        *,
+        status: InterviewStatus | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after: ListPlace | None = None,
+        limit: int,
+    ) -> tuple[ListedInterview, ...]:
+        return ()
+
+    async def delete_interview(self, interview: str) -> bool:
+        self._called("delete")
+        gone = [name for name, record in self.records.items() if record.interview == interview]
+        for name in gone:
+            del self.records[name]
+        self.kept = [one for one in self.kept if one.stream not in gone]
+        return bool(gone)
+
+    async def expired(self, before_ms: int, *, limit: int) -> tuple[str, ...]:
+        return ()

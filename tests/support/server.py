@@ -10,9 +10,9 @@ import msgspec
 from aiohttp import web
 
 from streamsrv import telemetry
-from streamsrv.engines.base import LiveEngine
+from streamsrv.engines.base import LiveEngine, WindowEngine
 from streamsrv.runtime.engines import Engines
-from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, UploadSettings
 from streamsrv.runtime.streams import Streams
 from streamsrv.server.app import make_app
 from streamsrv.server.stream import SPEAKERS, STREAMS
@@ -28,6 +28,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     port: int
     app: web.Application
+    runner: Runner
     store: TranscriptStore
     numbers: telemetry.Metrics
 
@@ -43,6 +44,11 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return self.app[STREAMS]
 
     @property
+    def connections(self) -> int:
+        server = self.runner.server
+        return len(server.connections) if server is not None else 0
+
+    @property
     def speakers(self) -> int:
         return len(self.app[SPEAKERS])
 
@@ -51,29 +57,42 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 async def running(
     folder: Path,
     *,
-    engine: LiveEngine | None = None,
+    engine: LiveEngine | WindowEngine | None = None,
     server: ServerSettings | None = None,
     session: SessionSettings | None = None,
+    upload: UploadSettings | None = None,
     store: TranscriptStore | None = None,
+    archive: ArchiveSettings | None = None,
+    loading: bool = False,
 ) -> AsyncIterator[Running]:
-    """Start, serve, stop; everything a server does but signals.  ``folder`` holds its data."""
+    """Start, serve, stop; everything a server does but signals.
+
+    Args:
+        folder: holds its data.
+        loading: the engine is not started yet; ``Engines.start`` does it.
+    """
     settings = Settings(
         server=server or ServerSettings(),
         session=session or SessionSettings(),
+        upload=upload or UploadSettings(),
         store=SqliteSettings(data_dir=str(folder)),
+        archive=archive or ArchiveSettings(),
     )
     numbers = telemetry.Metrics("test")
-    hears: LiveEngine = engine or CountingEngine()
+    hears: LiveEngine | WindowEngine = engine or CountingEngine()
     keeps = store or SqliteStore(settings.store)
     await keeps.open()
-    await hears.start()
-    app = make_app(settings, store=keeps, engines=Engines([hears], numbers), numbers=numbers)
-    runner = Runner(app, most=settings.server.max_connections)
+    if not loading:
+        await hears.start()
+    engines = Engines([hears], numbers)
+    app = make_app(settings, store=keeps, engines=engines, numbers=numbers)
+    door = settings.server
+    runner = Runner(app, most=door.max_connections, most_per_address=door.max_connections_per_address)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield Running(port=runner.addresses[0][1], app=app, store=keeps, numbers=numbers)
+        yield Running(port=runner.addresses[0][1], app=app, runner=runner, store=keeps, numbers=numbers)
     finally:
         await runner.cleanup()
-        await hears.close()
+        await engines.close()
         await keeps.close()

@@ -1,0 +1,158 @@
+"""The process that is measured: ``python -m benchmarks.serving KIND``.
+
+``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``bare`` is the least an aiohttp
+server of this kind can do: a handler that asks ``webrtcvad`` about each frame.  All three tell their own cost at
+``/bench``.  The process prints its port and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import webrtcvad
+from aiohttp import WSMsgType, web
+
+from benchmarks.null import NullEngine
+from streamsrv import telemetry
+from streamsrv.runtime.engines import Engines
+from streamsrv.server.app import make_app
+from streamsrv.server.wire import Runner
+from streamsrv.settings import ServerSettings, Settings
+from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
+
+STALL_EVERY_S = 0.005
+MOST_STALLS = 200_000
+"""Samples of the loop's lateness kept between two looks at ``/bench``, a quarter of an hour; then sampling pauses."""
+STREAM = "/transcription/stream/{interview}"
+
+
+class Probe:
+    """Tells this process's cost.
+
+    Args:
+        frames: how many binary messages were taken so far.
+    """
+
+    def __init__(self, frames: Callable[[], int]) -> None:
+        self._frames = frames
+        self._stalls_ms: list[float] = []
+
+    async def sample(self) -> None:
+        """Measure how late the loop comes back to an alarm, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + STALL_EVERY_S
+            await asyncio.sleep(STALL_EVERY_S)
+            if len(self._stalls_ms) < MOST_STALLS:
+                self._stalls_ms.append(1000 * max(0.0, loop.time() - due))
+
+    async def tell(self, request: web.Request) -> web.Response:
+        """CPU seconds, frames, resident kB, and the stalls since the last look."""
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        stalls, self._stalls_ms = self._stalls_ms, []
+        figures = {"cpu_s": used.ru_utime + used.ru_stime, "frames": self._frames(), "rss_kb": _rss_kb()}
+        return web.json_response(figures | {"stalls_ms": stalls})
+
+
+def _rss_kb() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+# --- ours --------------------------------------------------------------------------------------------------------
+
+
+async def ours(stack: AsyncExitStack, data_dir: Path, tape: bytes, *, talks: bool) -> tuple[web.AppRunner, Probe]:
+    """This server as ``streamsrv serve`` composes it."""
+    settings = Settings(
+        server=ServerSettings(max_sessions=10_000, max_connections=20_000), store=SqliteSettings(data_dir=str(data_dir))
+    )
+    numbers = telemetry.Metrics("bench")
+    store = SqliteStore(settings.store)
+    await store.open()
+    stack.push_async_callback(store.close)
+    app = make_app(settings, store=store, engines=Engines([NullEngine(tape, talks=talks)], numbers), numbers=numbers)
+    probe = Probe(lambda: int(numbers.registry.get_sample_value("streamsrv_messages_total", {"kind": "binary"}) or 0))
+    app.router.add_get("/bench", probe.tell)
+    return Runner(app, most=settings.server.max_connections), probe
+
+
+# --- bare --------------------------------------------------------------------------------------------------------
+
+
+class Bare:
+    """The handler everything is compared with; counts what it takes."""
+
+    def __init__(self) -> None:
+        self.frames = 0
+
+    async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        vad = webrtcvad.Vad(2)
+        frames = voiced = 0
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                frames += 1
+                self.frames += 1
+                voiced += vad.is_speech(message.data, 16_000)
+            else:
+                await socket.send_str(json.dumps({"type": "closed", "audio_ms": frames * 20, "finals": 0}))
+        return socket
+
+
+async def bare() -> tuple[web.AppRunner, Probe]:
+    handler = Bare()
+    probe = Probe(lambda: handler.frames)
+    app = web.Application()
+    app.router.add_get(STREAM, handler.handle)
+    app.router.add_get("/bench", probe.tell)
+    return web.AppRunner(app, access_log=None), probe
+
+
+# --- the process -------------------------------------------------------------------------------------------------
+
+
+async def serve(kind: str, data_dir: Path, tape: bytes) -> None:
+    """Serve until standard input ends."""
+    async with AsyncExitStack() as stack:
+        made = bare() if kind == "bare" else ours(stack, data_dir, tape, talks=kind == "talking")
+        runner, probe = await made
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        sampler = asyncio.create_task(probe.sample())
+        stack.callback(sampler.cancel)
+        print(json.dumps({"port": runner.addresses[0][1]}), flush=True)
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGTERM, lambda: None
+        )  # standard input ends at the same time
+        await asyncio.to_thread(sys.stdin.read)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
+    parser.add_argument("kind", choices=("null", "talking", "bare"))
+    parser.add_argument("--cpu", type=int, help="the one core to run on")
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--tape", type=Path, help="file with the samples the speakers send")
+    asked = parser.parse_args()
+    if asked.cpu is not None:
+        os.sched_setaffinity(0, {asked.cpu})
+    with open(os.devnull, "w") as nowhere:
+        sink = telemetry.configure(format="json", stream=nowhere)
+        asyncio.run(serve(asked.kind, asked.data_dir, asked.tape.read_bytes() if asked.tape else b""))
+        sink.close()
+
+
+if __name__ == "__main__":
+    main()
