@@ -17,7 +17,15 @@ MOST_CHANNELS = 8
 GRID = 1_920
 """Positions of 120 ms: restart points lie on its multiples, and there client samples are exact."""
 
-SAMPLE_BYTES: dict[Encoding, int] = {"pcm_s16le": 2, "pcm_s24le": 3, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
+SAMPLE_BYTES: dict[Encoding, int] = {
+    "pcm_s16le": 2,
+    "pcm_s24le": 3,
+    "pcm_f32le": 4,
+    "mulaw": 1,
+    "alaw": 1,
+    "container": 2,
+}
+"""What comes out of a container's decoder is s16le."""
 
 
 class AudioFormat(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +54,8 @@ class AudioFormat(msgspec.Struct, frozen=True, kw_only=True):
             )
         if not 1 <= options.channels <= MOST_CHANNELS:
             raise BadRequest(f"channels {options.channels} is not usable", hint=f"use 1 to {MOST_CHANNELS}")
-        return cls(encoding=options.encoding, rate_hz=rate, channels=options.channels, tracks=options.tracks)
+        encoding = "pcm_s16le" if options.encoding == "container" else options.encoding
+        return cls(encoding=encoding, rate_hz=rate, channels=options.channels, tracks=options.tracks)
 
     @property
     def resampled(self) -> bool:

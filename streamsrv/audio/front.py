@@ -29,6 +29,8 @@ QUIETEST_DBFS = -120.0
 NOTHING: tuple[Mark, ...] = ()
 
 AudioBytes: TypeAlias = bytes | bytearray | memoryview
+Tap: TypeAlias = Callable[[int, bytes], None]
+"""``(channel, samples)``: int16 of the machine's order at 16 000 Hz, each sample once, in order."""
 
 
 class Front:
@@ -56,8 +58,10 @@ class Front:
         "_into_rings",
         "_resampler",
         "_rings",
+        "_tapped",
         "layout",
         "resume_at",
+        "tap",
     )
 
     def __init__(
@@ -85,6 +89,9 @@ class Front:
         self._resampler = Resampler(layout, self._rings) if layout.resampled else None
         self._frames = 0  # client frames given to the resampler
         self._catching_up = any(channel.catching_up for channel in self._channels)
+        self.tap: Tap | None = None
+        """Told all samples before they are decided; set it before the first audio."""
+        self._tapped = self.resume_at
         # Kept bound: looking them up costs as much as their work for 20 ms.
         self._into_rings = self._decoder.into_rings
         self._advance = self._channels[0].segmenter.advance if layout.tracks == 1 else None
@@ -108,6 +115,8 @@ class Front:
             self._into_rings(data, self._rings)
         else:
             self._resample(self._resampler, data)
+        if self.tap is not None:
+            self._tell(self.tap)
         if self._advance is not None and not self._catching_up:
             told = self._advance(now)
             return NOTHING if told is None else self._channels[0].marks(told)
@@ -121,6 +130,8 @@ class Front:
         """Hear the tail and close everything (``cause="finish"``); no more audio may follow."""
         if self._resampler is not None:
             self._resampler.push(b"", last=True)
+            if self.tap is not None:
+                self._tell(self.tap)
         return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.finish(now))]
 
     # --- what the owner steers ------------------------------------------------------------------------------------
@@ -197,6 +208,13 @@ class Front:
             raise RingFull(f"{frames} samples at {self.layout.rate_hz} Hz were offered, the ring has no room for them")
         resampler.push(self._decoder.into_floats(data))
         self._frames += frames
+
+    def _tell(self, tap: Tap) -> None:
+        begin, end = self._tapped, self._rings[0].end
+        if end > begin:
+            self._tapped = end
+            for channel, ring in enumerate(self._rings):
+                tap(channel, ring.read(begin, end))
 
     def _advance_all(self, now: float) -> list[Mark]:
         marks: list[Mark] = []
