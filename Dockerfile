@@ -19,6 +19,10 @@ RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/streamsrv/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim
+# Walls around the decoders of other people's files.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends bubblewrap \
+    && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/streamsrv /opt/streamsrv
 # Nobody's number: the server needs no name, no home and nothing to write but /data.
 RUN mkdir /data && chown 65534:65534 /data

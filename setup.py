@@ -5,7 +5,7 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-MODULES = ["pcm", "ring", "segmenter"]
+MODULES = ["mel", "pcm", "ring", "segmenter"]
 SANITIZE = os.environ.get("STREAMSRV_SANITIZE") == "1"
 # -ffp-contract=off: no fused multiply-add, so that every machine rounds alike.
 EXACT = ["-ffp-contract=off", "-fno-math-errno"]

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-Encoding: TypeAlias = Literal["pcm_s16le", "pcm_s24le", "pcm_f32le", "mulaw", "alaw"]
+Encoding: TypeAlias = Literal["pcm_s16le", "pcm_s24le", "pcm_f32le", "mulaw", "alaw", "container"]
+"""``container``: a recording in WAV, Ogg, WebM or the like, as it grows; rate and channels are its own."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command", omit_defaults=True):
@@ -41,6 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Speech shorter than this is no utterance."""
     longest_ms: Annotated[int, Meta(ge=2_000, le=20_000)] = 20_000
     """Longest segment."""
+    record: bool = False
+    """Whether the audio is kept beside the transcript."""
 
     @property
     def tracks(self) -> int:
@@ -58,6 +61,8 @@ class Configure(Command, frozen=True, kw_only=True, tag="configure"):
     """Use these options; only before the first audio."""
 
     options: Options
+    named: tuple[str, ...] = ()
+    """Those of them that the peer spoke of itself."""
 
 
 class Flush(Command, frozen=True, kw_only=True, tag="flush"):
@@ -107,6 +112,4 @@ class Ignore(Command, frozen=True, kw_only=True, tag="ignore"):
     what: str
 
 
-AnyCommand: TypeAlias = (
-    Audio | Configure | Flush | Finish | KeepAlive | Disconnect | Drain | Abort | Supersede | Ignore
-)
+AnyCommand: TypeAlias = Audio | Configure | Flush | Finish | KeepAlive | Disconnect | Drain | Abort | Supersede | Ignore

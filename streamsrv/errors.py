@@ -98,6 +98,32 @@ class UnsupportedMedia(ClientFault):
     close_code = 1003
 
 
+class BadMedia(ClientFault):
+    """The bytes are of a kind this server takes, and hold no audio that can be decoded within its limits."""
+
+    code = "bad_media"
+    http_status = 422
+    close_code = 1007
+    default_hint = "see whether a player can play it; export it again, as WAV, FLAC or MP3 if you can"
+
+
+class MediaTooLong(ClientFault):
+    """The recording lasts longer than this server decodes."""
+
+    code = "media_too_long"
+    http_status = 413
+    close_code = 4413
+    default_hint = "send it in parts"
+
+
+class TooSlow(ClientFault):
+    """A request body came more slowly than this server waits for."""
+
+    code = "too_slow"
+    http_status = 408
+    retryable = True
+
+
 class Unauthorized(ClientFault):
     """No API key, or a wrong one."""
 
@@ -164,7 +190,7 @@ class Idle(ClientFault):
     http_status = 408
     close_code = 4408
     retryable = True
-    default_hint = "send audio or {\"type\":\"keepalive\"}; resume with the token from 'ready'"
+    default_hint = 'send audio or {"type":"keepalive"}; resume with the token from \'ready\''
 
 
 class TooLong(ClientFault):
@@ -220,6 +246,25 @@ class StoreUnavailable(ServerFault):
     code = "store_unavailable"
     http_status = 503
     retryable = True
+
+
+class DiskFull(ServerFault):
+    """There is no room for the file; nothing of it was kept."""
+
+    code = "disk_full"
+    http_status = 507
+    close_code = 1013
+    retryable = True
+    default_hint = "try again when the server has room, or send a smaller file, such as FLAC or Opus"
+
+
+class DecoderLost(ServerFault):
+    """The process that decoded this audio died or hung; nothing is known to be wrong with the audio."""
+
+    code = "decoder_lost"
+    http_status = 503
+    retryable = True
+    default_hint = "send the audio again"
 
 
 class SetupError(ServerFault):

@@ -35,7 +35,7 @@ class Ready(Event, frozen=True, kw_only=True, tag="ready"):
     channels: tuple[ChannelState, ...]
     options: Options
     finals: tuple[Final, ...] = ()
-    """A resumed stream's finals so far, oldest first."""
+    """A resumed stream's newest finals so far, oldest first."""
 
 
 class Configured(Event, frozen=True, kw_only=True, tag="configured"):
@@ -157,6 +157,10 @@ class Closed(Event, frozen=True, kw_only=True, tag="closed"):
     cause: Literal["finish", "disconnect", "timeout", "error"]
     position: Position
     finals: int
+
+
+class StreamOver(Event, frozen=True, kw_only=True, tag="stream_over"):
+    """Told to viewers alone: this stream has ended, nothing of it follows."""
 
 
 AnyEvent: TypeAlias = (

@@ -124,6 +124,8 @@ class Answer(Fact, frozen=True, kw_only=True, tag="answer"):
     engine: str = ""
     failed: bool = False
     """The engine gave this segment up after its retries; ``words`` is empty."""
+    every_s: float = 0.0
+    """Seconds between two partials that the engine bears at the moment, when that is more than it promises; else 0."""
 
 
 # --- receipts ---------------------------------------------------------------------------------------------------

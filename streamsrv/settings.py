@@ -21,8 +21,9 @@ from typing import Annotated, Final, Literal, Union, get_args, get_origin, get_t
 import msgspec
 from msgspec import Meta
 
+from streamsrv.audio._cage.settings import CageSettings
 from streamsrv.errors import SetupError
-from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, UploadSettings
 from streamsrv.stores.sqlite.settings import SqliteSettings
 
 PREFIX: Final = "STREAMSRV_"
@@ -62,13 +63,18 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         int,
         Meta(ge=1, le=100_000, description="Sessions served at once; more get a 503; resumes have 10 % more."),
     ] = 1_000
+    max_viewers: Annotated[
+        int, Meta(ge=0, le=100_000, description="Viewers (WebSocket and event stream) served at once; more get a 503.")
+    ] = 1_000
     max_connections: Annotated[
         int, Meta(ge=1, le=200_000, description="Sockets held at once, HTTP ones included; more are closed at once.")
     ] = 4_000
     max_connections_per_address: Annotated[
         int,
         Meta(
-            ge=1, le=200_000, description="Sockets one address may hold at once; behind a proxy all come from its address."
+            ge=1,
+            le=200_000,
+            description="Sockets one address may hold at once; behind a proxy all come from its address.",
         ),
     ] = 2_000
     max_sessions_per_key: Annotated[
@@ -113,6 +119,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session: SessionSettings = msgspec.field(default_factory=SessionSettings)
     store: SqliteSettings = msgspec.field(default_factory=SqliteSettings)
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
+    upload: UploadSettings = msgspec.field(default_factory=UploadSettings)
+    decode: CageSettings = msgspec.field(default_factory=CageSettings)
+    archive: ArchiveSettings = msgspec.field(default_factory=ArchiveSettings)
 
 
 # --- the tree as a list of fields --------------------------------------------------------------------------------
@@ -145,6 +154,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
             return "one of " + ", ".join(map(str, get_args(bare)))
         if self.listed:
             return "a list of texts, in the environment separated by commas"
+        if bare is bool:
+            return "true or false"
         noun = "a whole number" if bare is int else "a number" if bare is float else "a text"
         bounds = f" from {meta.ge} to {meta.le}" if meta.ge is not None else ""
         return noun + bounds + (f" matching {meta.pattern}" if meta.pattern else "")

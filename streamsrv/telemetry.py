@@ -310,6 +310,7 @@ def logger(room: str) -> Logger:
 
 _LATENCY_S = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 _ENDPOINT_S = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0)
+_BATCH = (1, 2, 4, 8, 16, 32, 64, 128)
 _STORE_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STALL_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
@@ -327,6 +328,8 @@ class Metrics:
         self.sessions_ended = Counter(
             "streamsrv_sessions_ended", "Sessions that ended, by outcome.", ["outcome"], registry=registry
         )
+        self.viewers = Gauge("streamsrv_viewers", "Viewers connected now.", registry=registry)
+        self.viewer_catch_ups = Counter("streamsrv_viewer_catch_ups", "Viewers that fell behind.", registry=registry)
         self.audio_seconds = Counter("streamsrv_audio_seconds", "Seconds of audio taken.", registry=registry)
         self.messages = Counter("streamsrv_messages", "Messages received, by kind.", ["kind"], registry=registry)
         self.partials = Counter("streamsrv_partials", "Partials said.", registry=registry)
@@ -357,6 +360,19 @@ class Metrics:
             "streamsrv_engine_replays", "Segments heard again after a worker was lost.", registry=registry
         )
         self.engine_workers = Gauge("streamsrv_engine_workers", "Engine workers alive.", registry=registry)
+        self.engine_hangs = Counter("streamsrv_engine_hangs", "Engines given up after a hang.", registry=registry)
+        self.window_waiting = Gauge(
+            "streamsrv_window_waiting", "Questions waiting for a window engine, by rank.", ["rank"], registry=registry
+        )
+        self.window_batch = Histogram(
+            "streamsrv_window_batch", "Windows heard together.", buckets=_BATCH, registry=registry
+        )
+        self.window_seconds = Histogram(
+            "streamsrv_window_seconds", "Time of one batch, by rank.", ["rank"], buckets=_LATENCY_S, registry=registry
+        )
+        self.window_stretch = Gauge(
+            "streamsrv_window_stretch", "How many times less often than promised partials come.", registry=registry
+        )
         self.degraded = Gauge("streamsrv_degraded", "Sessions served below their promise now.", registry=registry)
         self.loop_stall = Histogram(
             "streamsrv_loop_stall_seconds",
@@ -364,6 +380,14 @@ class Metrics:
             buckets=_STALL_S,
             registry=registry,
         )
+        self.jobs = Gauge("streamsrv_jobs", "Uploaded files by state.", ["state"], registry=registry)
+        self.jobs_ended = Counter(
+            "streamsrv_jobs_ended", "Uploaded files that were done with, by outcome.", ["outcome"], registry=registry
+        )
+        self.job_audio_seconds = Counter(
+            "streamsrv_job_audio_seconds", "Seconds of audio heard from uploaded files.", registry=registry
+        )
+        self.upload_bytes = Counter("streamsrv_upload_bytes", "Bytes of files received.", registry=registry)
         self.refused = Counter(
             "streamsrv_refused", "Requests refused at the door, by error code.", ["code"], registry=registry
         )

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import streamsrv
-from streamsrv.cli import config, serve, stream
+from streamsrv.cli import backup, completion, config, models, serve, stream, transcribe
 from streamsrv.cli.complaints import FAILED, SETUP, complain
 from streamsrv.errors import SetupError
 
@@ -17,6 +17,7 @@ try it:
   streamsrv serve                       start the server on 127.0.0.1:3004
   streamsrv stream recording.wav        watch the words of a recording appear
   streamsrv stream mic                  the same with your own voice
+  streamsrv transcribe interview.mp3    text of a file, without a server
 
 exit codes: 0 done, 1 failed while running, 2 wrong use, 3 could not start
 """
@@ -32,8 +33,9 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"streamsrv {streamsrv.__version__}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    for part in (serve, stream, config):
+    for part in (serve, stream, transcribe, models, config, backup):
         part.add(verbs)
+    completion.add(verbs, parser)
     return root
 
 

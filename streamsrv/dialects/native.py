@@ -6,6 +6,8 @@ At this edge times are milliseconds of audio (``_ms``) and sample counts are the
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -13,7 +15,7 @@ import msgspec
 
 from streamsrv import commands, events
 from streamsrv.commands import AnyCommand, Options
-from streamsrv.errors import BadMessage, BadRequest, MessageTooBig
+from streamsrv.errors import BadMessage, BadRequest, MessageTooBig, WrongMessageKind
 from streamsrv.events import AnyEvent
 from streamsrv.facts import RATE_HZ, Position, Word
 
@@ -21,6 +23,8 @@ BINARY_BYTES = 1_048_576
 """Largest binary message; a larger one closes with 1009."""
 TEXT_BYTES = 16_384
 """Largest text message, in UTF-8 bytes; a larger one closes with 1009."""
+MAX_PROBLEM = 200
+"""Characters told about a bad value; the rest of a longer one is cut off."""
 MAX_NAMED = 8
 """Unknown options named in a warning; the others are only ignored."""
 
@@ -28,6 +32,7 @@ Json: TypeAlias = dict[str, Any]
 _OPTIONS = frozenset(Options.__struct_fields__)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_COMMAND = re.compile(rb'\s*\{\s*"type"\s*:')
 
 
 class Greeting(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,8 +64,10 @@ class NativeDialect:
 
     def hear(self, message: str | bytes, now: float) -> list[AnyCommand]:
         if isinstance(message, bytes):
+            if message[:1] in b" {" and _COMMAND.match(message):  # samples begin so once in 2^56 messages
+                raise WrongMessageKind("a command came in a binary message")
             return [commands.Audio(data=message)]
-        if len(message) > TEXT_BYTES or len(message) * 4 > TEXT_BYTES and len(message.encode()) > TEXT_BYTES:
+        if len(message) > TEXT_BYTES or (len(message) * 4 > TEXT_BYTES and len(message.encode()) > TEXT_BYTES):
             raise MessageTooBig(f"a text message is larger than {TEXT_BYTES} bytes")
         match _object(message):
             case {"type": "configure", **rest}:
@@ -78,15 +85,20 @@ class NativeDialect:
 
     def _configure(self, wanted: Json) -> list[AnyCommand]:
         options, unknown = merge_options(self._options, wanted, strict=True)
-        return [commands.Configure(options=options), *unknown_options(unknown)]
+        named = tuple(name for name in wanted if name in _OPTIONS)
+        return [commands.Configure(options=options, named=named), *unknown_options(unknown)]
 
     def say(self, event: AnyEvent, now: float) -> list[str | bytes]:
         if isinstance(event, events.Configured):
             self._options = event.options
-        kind, body = _WORDS[type(event)](self, event)
+        kind, body = self.words(event)
         head = {"type": kind, "session": self._greeting.session, "stream": self._greeting.stream, "seq": self._seq}
         self._seq += 1
         return [_encode(head | body).decode()]
+
+    def words(self, event: AnyEvent) -> tuple[str, Json]:
+        """The type of an event and its body, without what counts and names the connection."""
+        return _WORDS[type(event)](self, event)
 
     # --- units --------------------------------------------------------------------------------------------------
 
@@ -252,7 +264,9 @@ def merge_options(base: Options, wanted: Mapping[str, Any], *, strict: bool) -> 
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `$.")
         name = place.rstrip("`")
-        raise BadRequest(f"option '{name}': {problem}", hint="docs/protocol.md lists the options") from None
+        raise BadRequest(
+            f"option '{name}': {problem[:MAX_PROBLEM]}", hint="docs/protocol.md lists the options"
+        ) from None
     return merged, unknown
 
 
@@ -265,21 +279,33 @@ def unknown_options(names: list[str]) -> list[AnyCommand]:
 
 
 def _unknown_message(kind: str) -> commands.Ignore:
-    return commands.Ignore(code="unknown_message", what=f"messages of type {kind[:40]!r} are not known and were ignored")
+    return commands.Ignore(
+        code="unknown_message", what=f"messages of type {kind[:40]!r} are not known and were ignored"
+    )
 
 
 def _plain(name: str, value: str) -> str:
     """Booleans of a query in any case, as people write them."""
-    if name in ("multichannel", "interim"):
+    if name in ("multichannel", "interim", "record"):
         return {"yes": "true", "no": "false", "on": "true", "off": "false"}.get(value.lower(), value.lower())
     return value
 
 
 def _object(message: str) -> Json:
     try:
-        return _decode(message)
+        body = _decode(message)
+        json.loads(message, object_pairs_hook=_once, parse_int=float)
+        return body
     except RecursionError:
         problem = "is nested too deeply"
-    except (msgspec.DecodeError, UnicodeError):
+    except KeyError:
+        problem = "has a name twice"
+    except (ValueError, UnicodeError):
         problem = "is not a JSON object"
     raise BadMessage(f"a text message {problem}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Two readers of an object that has a name twice may read two meanings."""
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise KeyError

@@ -9,17 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 from streamsrv import commands, events, telemetry
 from streamsrv.audio.front import Front
 from streamsrv.commands import AnyCommand, Options
 from streamsrv.engines.base import About
-from streamsrv.errors import StreamsrvError
+from streamsrv.errors import BadRequest, StreamsrvError
 from streamsrv.events import AnyEvent
-from streamsrv.facts import RATE_HZ, Answer, ChannelStart, CutMade, Receipt
+from streamsrv.facts import RATE_HZ, Answer, ChannelStart, CutMade, Position, Receipt
 from streamsrv.runtime.ear import Ear, MakeEar
+from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.keeper import Keeper
+from streamsrv.runtime.recorder import Recording, Warn
+from streamsrv.runtime.tally import Tally
+from streamsrv.runtime.troubles import LOW_S, RING_S, Reason, abortion, degraded, farewell
 from streamsrv.session.effects import (
     AnyEffect,
     Close,
@@ -36,12 +40,9 @@ from streamsrv.session.effects import (
 )
 from streamsrv.session.machine import Machine
 from streamsrv.session.settings import MachineSettings
-from streamsrv.session.states import TAKES_AUDIO, State
+from streamsrv.session.states import OVER, TAKES_AUDIO, State
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats, TranscriptStore
 
-RING_S = 60
-"""Audio held per channel at most; when less than ``LOW_S`` is free, reading pauses."""
-LOW_S = 5
 SLICE_S = 0.5
 """Longest audio decided in one go: a 1 MiB message must not hold the event loop."""
 ANCHOR_PAUSE_S = 2.0
@@ -64,6 +65,14 @@ class Services(Protocol):
     def store(self) -> TranscriptStore: ...
     @property
     def metrics(self) -> telemetry.Metrics: ...
+    @property
+    def fanout(self) -> Fanout: ...
+    def check(self, options: Options) -> None:
+        """Raises Forbidden when this server does not serve these options."""
+
+    def record(self, key: StreamKey, options: Options, begins: Position, warn: Warn) -> Recording | None:
+        """A recording, when the options want one and this server makes any."""
+
     def now(self) -> float:
         """Monotonic seconds."""
 
@@ -81,6 +90,8 @@ class Driver:
         make_ear: makes what hears for it, for given options.
         starts: where each channel begins.
         finals: a resumed stream's finals so far.
+        background: it hears a file, for which nobody waits: no promise of latency is kept or broken by it, its buffer
+            is always full, and its audio runs on one clock however long hearing it takes.
         left: called once, when the session is over.
 
     Raises:
@@ -98,6 +109,7 @@ class Driver:
         about: About,
         starts: tuple[ChannelStart, ...],
         finals: tuple[events.Final, ...] = (),
+        background: bool = False,
         left: Callable[[Driver], None],
     ) -> None:
         self.key = key
@@ -106,7 +118,10 @@ class Driver:
         self._services = services
         self._make_ear = make_ear
         self._left = left
-        self._hear_by(Front(options, ring_s=RING_S, starts=starts))
+        self._background = background
+        self._spare = 0
+        self._recording: Recording | None = None
+        self._hear_by(Front(options, ring_s=RING_S, starts=starts), options)
         self._ear = self._new_ear(options)
         self.machine = Machine(
             settings,
@@ -131,16 +146,25 @@ class Driver:
         self._arrived_at: float | None = None
         self._troubles: set[Reason] = set()
         self._log = telemetry.logger("session").bind(interview=key.interview, stream=key.stream, epoch=key.epoch)
+        self._tally = Tally(services.metrics, background=background)
 
     # --- what the reader calls ----------------------------------------------------------------------------------
 
     def open(self, outlet: Outlet) -> None:
-        """Greet the peer."""
+        """Greet the peer; one whose session was ended before is only sent away, and learns why when it resumes."""
+        if self.machine.state in OVER:
+            return outlet.close(1012, "over")
         self.outlet = outlet
-        self._services.metrics.sessions.inc()
         self._log.info("session.opened", engine=self.about.name)
         self._run(self.machine.open())
+        for reason in sorted(self._troubles):  # what is wrong since before the peer could be told
+            outlet.put(degraded(reason, True))
         self._set_alarm()
+
+    @property
+    def resume_at(self) -> Position:
+        """First position of the stream that this session wants to hear."""
+        return self._front.resume_at
 
     def part(self, outlet: Outlet) -> None:
         """This peer's connection is gone; the session may live on."""
@@ -157,17 +181,17 @@ class Driver:
         if machine.state is State.OPEN:
             self._run(machine.receive(commands.Audio(data=b""), now))
         if self._arrived_at is None or now - self._arrived_at > ANCHOR_PAUSE_S:
-            self._keeper.anchor(Anchor(position=self._front.position, utc_ms=self._services.utc_ms()))
+            self._anchor()
         self._arrived_at = now
         if len(data) <= self._slice:
             self._feed(data, now)
         else:
             await self._feed_long(memoryview(data), self._slice)
         self._spare -= len(data)
-        if self._spare < 0:
+        if self._spare < 0:  # until so many bytes are used up, nobody needs to look at the ring
             if self._front.room < LOW_S * RATE_HZ:
                 await self._wait_for_room()
-            self._spare = self._spare_bytes()
+            self._spare = (self._front.room - LOW_S * RATE_HZ) * self._front.bytes_per_second // RATE_HZ
 
     async def command(self, command: AnyCommand) -> None:
         """Obey the peer, or the server."""
@@ -183,17 +207,29 @@ class Driver:
         self._run(self.machine.receive(command, self._services.now()))
         self._set_alarm()
 
+    def cut(self, why: commands.Abort) -> None:
+        """End at once: tell the peer, and let go of what is not stored yet."""
+        if self.outlet is not None:
+            self.outlet.put(farewell(why))
+            self._close(why.close_code, why.code)
+        self.order(commands.Supersede())
+
     # --- audio --------------------------------------------------------------------------------------------------
 
-    def _hear_by(self, front: Front) -> None:
+    def _anchor(self) -> None:
+        """Tie positions to the wall clock; those of a file count from its beginning alone."""
+        if not self._background or self._front.position == 0:
+            self._keeper.anchor(Anchor(position=self._front.position, utc_ms=self._services.utc_ms()))
+
+    def _hear_by(self, front: Front, options: Options) -> None:
         """Use this front from now on."""
+        if self._recording is not None:
+            self._recording.close()
+        self._recording = self._services.record(self.key, options, front.resume_at, self._warn)
+        front.tap = None if self._recording is None else self._recording.take
         self._front = front
         self._slice = int(front.bytes_per_second * SLICE_S)
-        self._spare = self._spare_bytes()
-
-    def _spare_bytes(self) -> int:
-        """Bytes that surely fit before reading must pause: so long nobody needs to look at the ring."""
-        return (self._front.room - LOW_S * RATE_HZ) * self._front.bytes_per_second // RATE_HZ
+        self._spare = 0
 
     def _feed(self, data: bytes | memoryview, now: float) -> None:
         for mark in self._front.feed(data, now):
@@ -219,9 +255,13 @@ class Driver:
 
     async def _configure(self, options: Options) -> bool:
         """Before the first audio a new configuration replaces front and ear; the store knows it first."""
-        if self.machine.state is not State.OPEN or self.key.epoch > 1:
+        if self.machine.state is not State.OPEN or not self.machine.fresh:
             return True
         try:
+            if options.engine not in (None, self.about.name):
+                message = f"option 'engine': this stream is heard by '{self.about.name}'"
+                raise BadRequest(message, hint="choose the engine in the query")
+            self._services.check(options)
             ear = self._new_ear(options)
             await self._services.store.configure_stream(self.key, options)
         except StreamsrvError as error:
@@ -229,7 +269,7 @@ class Driver:
             return False
         self._ear.close()
         self._ear = ear
-        self._hear_by(Front(options, ring_s=RING_S))
+        self._hear_by(Front(options, ring_s=RING_S), options)
         self._keeper.restarts = (0,) * options.tracks
         return True
 
@@ -239,7 +279,8 @@ class Driver:
             language=options.language,
             read=lambda channel, start, stop: self._front.read(channel, start, stop),
             answered=self._answered,
-            troubled=lambda away: self._trouble("engine", away),
+            troubled=lambda active, reason="engine": self._trouble(reason, active),
+            picked=lambda request: self.machine.picked(request, self._services.now()),
         )
 
     # --- answers and receipts -----------------------------------------------------------------------------------
@@ -251,10 +292,10 @@ class Driver:
         self._run(self.machine.stored(receipt, self._services.now()))
 
     def _trouble(self, reason: Reason, active: bool) -> None:
-        if active is (reason in self._troubles):
+        if active is (reason in self._troubles) or self._background:
             return
         (self._troubles.add if active else self._troubles.discard)(reason)
-        self._services.metrics.degraded.inc(1 if active else -1)
+        self._tally.degraded(active)
         self._log.warning("session.degraded", reason=reason, active=active)
         self._say(degraded(reason, active))
 
@@ -287,8 +328,12 @@ class Driver:
                 case Leave():
                     self._leave()
 
+    def _warn(self, code: str, message: str) -> None:
+        self._say(events.Warned(code=code, message=message))
+
     def _say(self, event: AnyEvent) -> None:
-        count(self._services.metrics, event)
+        self._services.fanout.tell(self.key, event)
+        self._tally.said(event)
         if self.outlet is not None:
             self.outlet.put(event)
 
@@ -311,13 +356,22 @@ class Driver:
             self._alarm.cancel()
         self._ear.close()
         self._keeper.close()
+        if self._recording is not None:
+            self._recording.close()
         self._room.set()
         for reason in tuple(self._troubles):
             self._trouble(reason, False)
         outcome = "ended" if self.machine.state is State.ENDED else "handed_over"
-        self._services.metrics.sessions.dec()
-        self._services.metrics.sessions_ended.labels(outcome).inc()
-        self._log.info("session.left", outcome=outcome, audio_s=round(self._front.position / RATE_HZ, 2))
+        if outcome == "ended":
+            self._services.fanout.tell(self.key, events.StreamOver())
+        self._tally.left(outcome)
+        self._log.info(
+            "session.left",
+            outcome=outcome,
+            audio_s=round(self._front.position / RATE_HZ, 2),
+            nonfinite_samples=self._front.nonfinite,
+            dangling_bytes=self._front.dangling,
+        )
         self._left(self)
 
     # --- time ---------------------------------------------------------------------------------------------------
@@ -333,6 +387,8 @@ class Driver:
 
     def _ring_alarm(self) -> None:
         self._alarm = None
+        if "buffer" in self._troubles:
+            self.machine.last_heard = self._services.now()  # we do not read what the peer may have sent
         self._run(self.machine.tick(self._services.now()))
         self._set_alarm()
 
@@ -342,46 +398,3 @@ class Driver:
             silence_ms=tuple(self._front.silence_ms(channel) for channel in tracks),
             loudest_discarded_dbfs=tuple(self._front.loudest_discarded_dbfs(channel) for channel in tracks),
         )
-
-
-Reason: TypeAlias = Literal["buffer", "store", "engine", "load"]
-
-_DEGRADED: dict[Reason, str] = {
-    "buffer": f"less than {LOW_S} s of the {RING_S} s audio buffer is free; reading pauses until there is room",
-    "store": "the store is away; finals wait until it is back",
-    "engine": "the engine is busy or restarting; words come late",
-}
-_RESTORED: dict[Reason, str] = {
-    "buffer": "the audio buffer has room again",
-    "store": "the store is back",
-    "engine": "the engine hears again",
-}
-
-
-def degraded(reason: Reason, active: bool) -> events.Degraded:
-    """The event for a trouble that begins or ends."""
-    return events.Degraded(reason=reason, active=active, message=(_DEGRADED if active else _RESTORED)[reason])
-
-
-def abortion(error: StreamsrvError, *, lasting: bool = False) -> commands.Abort:
-    """The command that ends a session with this error."""
-    return commands.Abort(
-        code=error.code,
-        message=error.message,
-        hint=error.hint,
-        close_code=error.close_code,
-        retryable=error.retryable,
-        retry_after_s=error.retry_after_s,
-        lasting=lasting,
-    )
-
-
-def count(metrics: telemetry.Metrics, event: AnyEvent) -> None:
-    """Put what was said into the numbers."""
-    if isinstance(event, events.Partial):
-        metrics.partials.inc()
-        metrics.partial_lag.observe(event.lag_ms / 1000)
-    elif isinstance(event, events.Final):
-        metrics.finals.labels(event.cause).inc()
-        metrics.final_latency.observe(event.latency_ms / 1000)
-        metrics.endpoint.observe(event.endpoint_ms / 1000)

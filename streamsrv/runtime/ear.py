@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from streamsrv.facts import Answer, Position
 from streamsrv.session.effects import Hear
@@ -13,6 +13,16 @@ Read: TypeAlias = Callable[[int, Position, Position], bytes]
 Answered: TypeAlias = Callable[[Answer], None]
 Troubled: TypeAlias = Callable[[bool], None]
 """The engine cannot hear at the moment (true), or can again (false)."""
+Trouble: TypeAlias = Literal["engine", "load"]
+"""Why an ear hears less than promised: the engine does not hear, or partials come less often."""
+Picked: TypeAlias = Callable[[int], Hear | None]
+"""The newest form of a question that has waited; ``None``: its answer is no longer wanted."""
+
+
+class TroubledBy(Protocol):
+    """Told when an ear hears less than promised (true), and when that is over (false), and why."""
+
+    def __call__(self, active: bool, reason: Trouble = "engine") -> None: ...
 
 
 class Ear(Protocol):
@@ -32,5 +42,12 @@ class MakeEar(Protocol):
     """Makes the ear of one session."""
 
     def __call__(
-        self, *, channels: int, language: str | None, read: Read, answered: Answered, troubled: Troubled
+        self,
+        *,
+        channels: int,
+        language: str | None,
+        read: Read,
+        answered: Answered,
+        troubled: TroubledBy,
+        picked: Picked,
     ) -> Ear: ...

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from streamsrv import telemetry
-from streamsrv.errors import StoreUnavailable
+from streamsrv.errors import NotFound, StoreUnavailable
 from streamsrv.facts import FinalKept, Outdated, Position, ProgressKept, Receipt, Settled
 from streamsrv.session.effects import Keep, Note, Settle
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats, TranscriptStore
@@ -87,6 +87,8 @@ class Keeper:
         while True:
             try:
                 receipt = await self._do(job)
+            except NotFound:  # the interview was deleted
+                return Outdated()
             except StoreUnavailable as error:
                 if failures == 0:
                     log.warning("store.away", error=error, interview=self._key.interview, stream=self._key.stream)

@@ -51,6 +51,7 @@ class LiveEar:
         answered: takes the answers.
         troubled: told when the engine cannot hear, and when it can again.
         replayed: called for each segment heard again after a loss.
+        background: hears a file, behind live speech.
 
     Raises:
         UnsupportedLanguage: the engine does not know ``language``.
@@ -66,6 +67,7 @@ class LiveEar:
         answered: Answered,
         troubled: Troubled,
         replayed: Callable[[], None] = lambda: None,
+        background: bool = False,
     ) -> None:
         self._engine = engine
         self._read = read
@@ -73,7 +75,7 @@ class LiveEar:
         self._troubled = troubled
         self._replayed = replayed
         self._forgotten: set[int] = set()
-        self._lanes = [_Lane(engine.listen(language=language)) for _ in range(channels)]
+        self._lanes = [_Lane(engine.listen(language=language, background=background)) for _ in range(channels)]
 
     def hear(self, question: Hear) -> None:
         lane = self._lanes[question.channel]

@@ -29,3 +29,39 @@ class SessionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         int,
         Meta(ge=50, le=100_000, description="Messages a second a connection may send before it is closed (4429)."),
     ] = 1_000
+
+
+class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long interviews are kept, and whether their sound is."""
+
+    retain_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days after which completed interviews are deleted; 0 keeps them.")
+    ] = 0
+    allow_recording: Annotated[
+        bool, Meta(description="Whether a stream may be recorded when its client asks for it (record=true).")
+    ] = True
+    max_recording_s: Annotated[
+        int, Meta(ge=1, le=86_400, description="Seconds of audio kept per connection and channel; then recording ends.")
+    ] = 14_400
+
+
+class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What files may cost, and how many are heard at once."""
+
+    max_mb: Annotated[
+        int, Meta(ge=1, le=1_048_576, description="Mebibytes one uploaded file may have; a larger one gets a 413.")
+    ] = 2_048
+    within_s: Annotated[
+        float, Meta(ge=1, le=86_400, description="Seconds an upload may take before it is cut off (408).")
+    ] = 3_600.0
+    min_bytes_per_s: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000_000, description="Bytes a second an upload must bring after its first ten seconds."),
+    ] = 8_192
+    max_receiving: Annotated[
+        int, Meta(ge=1, le=10_000, description="Uploads received at once; one more gets a 503.")
+    ] = 16
+    max_running: Annotated[int, Meta(ge=1, le=256, description="Files heard at once; the others wait in order.")] = 2
+    max_waiting: Annotated[
+        int, Meta(ge=1, le=100_000, description="Files that may wait to be heard; one more gets a 503.")
+    ] = 100

@@ -6,24 +6,27 @@ import asyncio
 import hashlib
 import secrets
 import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from streamsrv import commands, telemetry
 from streamsrv.commands import Options
-from streamsrv.engines.base import LiveEngine
-from streamsrv.errors import Conflict, Draining, Forbidden, Full, StoreUnavailable
-from streamsrv.events import Final
+from streamsrv.errors import Conflict, Draining, Forbidden, NotFound, Stopped, StoreUnavailable
+from streamsrv.events import Final, StreamOver
 from streamsrv.facts import ChannelStart
+from streamsrv.runtime.admission import Admission
 from streamsrv.runtime.driver import Driver
-from streamsrv.runtime.engines import Engines, machine_settings
+from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings
+from streamsrv.runtime.fanout import Fanout
+from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.troubles import abortion
 from streamsrv.session.states import State
 from streamsrv.stores.base import Stream, StreamKey, StreamStats, TranscriptStore
 
-RESUME_RESERVE = 0.1
-"""Share of ``max_sessions`` kept for resumes on top of it: who is inside must be able to come back."""
-RETRY_AFTER_S = 5.0
-"""Told to those refused because the server is full."""
+STOP_WITHIN_S = 5.0
+"""Time a stream of a deleted interview has to end as others do; then it is cut."""
 TOKEN_CHARACTERS = 200
 """Longest resume token looked at."""
 
@@ -33,9 +36,13 @@ log = telemetry.logger("streams")
 class Services:
     """What all sessions share."""
 
-    def __init__(self, store: TranscriptStore, metrics: telemetry.Metrics) -> None:
+    def __init__(self, store: TranscriptStore, metrics: telemetry.Metrics, fanout: Fanout, recorder: Recorder) -> None:
         self.store = store
         self.metrics = metrics
+        self.fanout = fanout
+        self.recorder = recorder
+        self.check = recorder.check
+        self.record = recorder.begin
 
     def now(self) -> float:
         return time.monotonic()
@@ -51,7 +58,7 @@ class Streams:
         services: store, metrics, clocks.
         engines: what hears.
         settings: a session's bounds.
-        max_sessions: connected sessions; resumes get ``RESUME_RESERVE`` more.
+        max_sessions: connected sessions; resumes get ``admission.RESERVE`` more.
     """
 
     def __init__(self, services: Services, engines: Engines, settings: SessionSettings, *, max_sessions: int) -> None:
@@ -59,9 +66,12 @@ class Streams:
         self._services = services
         self._engines = engines
         self._settings = settings
-        self._max_sessions = max_sessions
+        self._admission = Admission(max_sessions)
         self._drivers: dict[str, Driver] = {}
         self._pending: dict[str, int] = {}
+        self._doomed: dict[str, int] = {}
+        """Interviews being deleted, and by how many at once."""
+        self._someone_left = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._orphans: asyncio.Task[None] | None = None
@@ -69,11 +79,30 @@ class Streams:
     @property
     def connected(self) -> int:
         """Sessions that are served now: streams that only wait for a resume cost nothing."""
-        return sum(self._pending.values()) + sum(
-            1 for d in self._drivers.values() if d.machine.state is not State.PARTED
-        )
+        return self._serving(None)
 
     # --- begin and resume ---------------------------------------------------------------------------------------
+
+    def foresee(self, interview: str, options: Options) -> AnyEngine:
+        """What ``begin`` would refuse now, without beginning anything.
+
+        Returns:
+            The engine that would hear.
+
+        Raises:
+            As ``begin`` does, but for the store.
+        """
+        self._services.check(options)
+        engine = self._engines.choose(options.engine)
+        self._engines.check(engine, language=options.language)
+        self._admit(engine)
+        self._refuse_doomed(interview)
+        if self._live(interview) >= self._settings.max_streams:
+            raise Conflict(
+                f"interview '{interview}' has {self._settings.max_streams} live streams, the most it may have",
+                hint="finish one first, or resume your own with its token",
+            )
+        return engine
 
     async def begin(self, interview: str, options: Options) -> tuple[Driver, str]:
         """A new stream of an interview.
@@ -83,21 +112,14 @@ class Streams:
 
         Raises:
             Draining, Full: this server takes no more.
-            Conflict: the interview has its live streams.
+            Conflict: the interview has its live streams, or is being deleted.
+            Forbidden: it shall be recorded, and this server makes no recordings.
             BadRequest, UnsupportedLanguage: an option does not fit.
             StoreUnavailable: it cannot be recorded.
         """
-        engine = self._engines.choose(options.engine)
-        engine.listen(language=options.language).close()  # a wrong language is refused before anything is recorded
-        self._admit(0.0)
+        engine = self.foresee(interview, options)
         self._pending[interview] = self._pending.get(interview, 0) + 1
         try:
-            if self._live(interview) > self._settings.max_streams:
-                most = self._settings.max_streams
-                raise Conflict(
-                    f"interview '{interview}' has {most} live streams, the most it may have",
-                    hint="finish one first, or resume your own with its token",
-                )
             stream, token = _new_token()
             record = await self._services.store.begin_stream(
                 interview=interview,
@@ -121,17 +143,19 @@ class Streams:
             Forbidden, NotFound, StreamEnded: the token opens nothing here.
             StoreUnavailable: the store cannot be asked.
         """
-        self._admit(RESUME_RESERVE)
+        self._refuse_draining()
+        self._refuse_doomed(interview)
         stream, _, secret = token.partition(".")
         if not secret or len(token) > TOKEN_CHARACTERS or not token.isascii():
             raise Forbidden("the resume token is not one of this server's", hint="use the token from 'ready' unchanged")
         self._pending[interview] = self._pending.get(interview, 0) + 1
         try:
+            # Asked first: taking the stream over, even in vain, would take it from its owner.
+            known = [one for one in await self._services.store.streams(interview) if one.id == stream]
+            if not known:
+                raise NotFound("this interview has no such stream", hint="resume on the path the stream began with")
+            self._admit(self._engine_of(known[0]), resumes=True)
             resumed = await self._services.store.resume_stream(stream, _hash(token), now_ms=self._services.utc_ms())
-            if resumed.key.interview != interview:
-                raise Forbidden(
-                    "the resume token belongs to another interview", hint="resume on the path the stream began with"
-                )
             older = self._drivers.get(stream)
             if older is not None:
                 older.order(commands.Supersede())
@@ -141,7 +165,7 @@ class Streams:
         finally:
             self._unpend(interview)
 
-    def _engine_of(self, stream: Stream) -> LiveEngine:
+    def _engine_of(self, stream: Stream) -> AnyEngine:
         """The engine the stream began with; another server may lack it, and then its default goes on."""
         for engine in self._engines.all:
             if engine.about.name == stream.engine:
@@ -152,7 +176,7 @@ class Streams:
         self,
         key: StreamKey,
         options: Options,
-        engine: LiveEngine,
+        engine: AnyEngine,
         starts: tuple[ChannelStart, ...],
         finals: tuple[Final, ...],
     ) -> Driver:
@@ -174,6 +198,7 @@ class Streams:
     def _left(self, driver: Driver) -> None:
         if self._drivers.get(driver.key.stream) is driver:
             del self._drivers[driver.key.stream]
+        self._someone_left.set()
         if not self._drivers:
             self._empty.set()
 
@@ -183,28 +208,86 @@ class Streams:
             self._pending[interview] = left
         else:
             del self._pending[interview]
+        self._someone_left.set()
 
     # --- admission ----------------------------------------------------------------------------------------------
 
-    def _admit(self, reserve: float) -> None:
+    def _refuse_draining(self) -> None:
         if self.draining:
             raise Draining("this server is going away", retry_after_s=1.0)
-        most = int(self._max_sessions * (1 + reserve))
-        if self.connected >= most:
-            raise Full(
-                f"this server serves {self._max_sessions} sessions, the most it may", retry_after_s=RETRY_AFTER_S
-            )
+
+    def _admit(self, engine: AnyEngine, *, resumes: bool = False) -> None:
+        self._refuse_draining()
+        name, own = engine.about.name, int(resumes)  # a resume is counted among the pending already
+        self._admission.check(
+            connected=self._serving(None) - own,
+            hearing=self._serving(name) - own,
+            load=self._engines.load(engine),
+            resumes=resumes,
+        )
+
+    def _serving(self, engine: str | None) -> int:
+        """Sessions that are served now, by this engine or by any; those about to begin count for each."""
+        drivers = [d for d in self._drivers.values() if engine is None or d.about.name == engine]
+        return sum(self._pending.values()) + sum(1 for d in drivers if d.machine.state is not State.PARTED)
 
     def _live(self, interview: str) -> int:
         return self._pending.get(interview, 0) + sum(
             1 for d in self._drivers.values() if d.key.interview == interview and d.machine.state is not State.PARTED
         )
 
+    # --- deleting -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def doom(self, interview: str) -> Iterator[None]:
+        """Take no stream of this interview meanwhile."""
+        self._doomed[interview] = self._doomed.get(interview, 0) + 1
+        try:
+            yield
+        finally:
+            self._doomed[interview] -= 1
+            if not self._doomed[interview]:
+                del self._doomed[interview]
+
+    def _refuse_doomed(self, interview: str) -> None:
+        if interview in self._doomed:
+            raise Conflict(f"interview '{interview}' is being deleted", hint="try again in a moment, or use another id")
+
+    async def stop(self, interview: str) -> None:
+        """End all streams of an interview that is doomed; who takes too long to end is cut."""
+        error = Stopped(f"interview '{interview}' was deleted", hint="begin a new stream, of another interview")
+        order = abortion(error, lasting=True)
+        end = self._services.now() + STOP_WITHIN_S
+        told: set[Driver] = set()
+        while (drivers := self._of(interview)) or interview in self._pending:
+            for driver in drivers - told:
+                driver.order(order)
+            told |= drivers
+            await self._leaves(end - self._services.now())
+            if self._services.now() >= end:
+                break
+        for driver in self._of(interview):
+            driver.cut(order)
+
+    def _of(self, interview: str) -> set[Driver]:
+        return {driver for driver in self._drivers.values() if driver.key.interview == interview}
+
+    async def _leaves(self, within_s: float) -> None:
+        self._someone_left.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._someone_left.wait()
+
     # --- the server's own life ----------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Look for streams a crash left open: each may be resumed for ``resume_window_s``, then it is ended."""
-        left_over = await self._services.store.live_streams()
+    async def start(self, *, spared: Collection[str] = frozenset()) -> None:
+        """Look for streams a crash left open: each may be resumed for ``resume_window_s``, then it is ended.
+
+        Args:
+            spared: streams of uploaded files, which their jobs go on with.
+        """
+        found = await self._services.store.live_streams()
+        left_over = tuple(stream for stream in found if stream.id not in spared)
         if left_over:
             log.info("streams.found_open", streams=len(left_over))
             self._orphans = asyncio.create_task(self._end_orphans(left_over))
@@ -219,12 +302,16 @@ class Streams:
                 try:
                     await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms())
                     break
+                except NotFound:  # its interview was deleted meanwhile
+                    break
                 except StoreUnavailable:
                     await asyncio.sleep(1.0)
+            self._services.fanout.tell(key, StreamOver())
 
     async def drain(self, within_s: float) -> None:
         """Take no newcomers, finalise what was said, send everybody elsewhere; returns when all have left."""
         self.draining = True
+        self._services.fanout.drain(within_s)
         if self._orphans is not None:
             self._orphans.cancel()
         for driver in tuple(self._drivers.values()):

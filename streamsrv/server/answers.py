@@ -11,12 +11,20 @@ from aiohttp import hdrs, web
 from streamsrv import telemetry
 from streamsrv.errors import BodyTooBig, StreamsrvError, UnsupportedMedia
 from streamsrv.server.auth import Door
+from streamsrv.server.page import PATHS as PAGE_PATHS
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 DOOR = web.AppKey("door", Door)
 METRICS = web.AppKey("metrics", telemetry.Metrics)
-OPEN_PATHS = frozenset({"/health", "/health/ready"})
-"""Asked by load balancers and orchestrators, which have no key; they tell nothing worth one."""
+OPEN_PATHS = frozenset({"/health", "/health/ready"}) | PAGE_PATHS
+"""Asked by load balancers and orchestrators, and by browsers before they can know that a key is needed; they tell
+nothing worth one."""
+
+BODIES = frozenset({(hdrs.METH_POST, "/transcription/upload")})
+"""What takes a body, and watches its length and pace itself."""
+
+NAME = "streamsrv"
+"""All that answers tell about the software: versions help attackers first."""
 
 log = telemetry.logger("door")
 
@@ -33,7 +41,10 @@ def refusal(error: StreamsrvError) -> web.Response:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
     if error.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
+    if error.http_status == 426:
+        headers[hdrs.UPGRADE] = "websocket"
+        headers[hdrs.SEC_WEBSOCKET_VERSION] = "13"
     return answer({"error": body}, status=error.http_status, headers=headers)
 
 
@@ -54,16 +65,19 @@ async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
     except StreamsrvError as error:
         request.app[METRICS].refused.labels(error.code).inc()
         log.info("request.refused", error=error.code, status=error.http_status, method=request.method)
-        return refusal(error)
+        refused = refusal(error)
+        if request.can_read_body:
+            refused.force_close()  # what is left of the body is not read as a next request
+        return refused
     except web.HTTPException as error:
         return _http_error(request, error)
 
 
 def _refuse_body(request: web.Request) -> None:
-    """No path of this server takes a body yet, so none is read: a slow one cannot hold a handler."""
+    """A body that is not taken is not read either: a slow one cannot hold a handler."""
     if hdrs.CONTENT_ENCODING in request.headers:
         raise UnsupportedMedia("compressed request bodies are not taken", hint="send the body without Content-Encoding")
-    if request.can_read_body:
+    if request.can_read_body and (request.method, request.path) not in BODIES:
         raise BodyTooBig("this request has a body, and nothing here takes one", hint="send it without a body")
 
 

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from streamsrv import telemetry
+from streamsrv.runtime.archive import Archive
+from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.fanout import Fanout
+from streamsrv.runtime.jobs import Jobs
+from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.streams import Services, Streams
-from streamsrv.server.answers import DOOR, METRICS, door
+from streamsrv.runtime.uploads import Uploads
+from streamsrv.server.answers import DOOR, METRICS, NAME, door
 from streamsrv.server.auth import Door
+from streamsrv.server.container import DECODERS
 from streamsrv.server.health import ENGINES, health, metrics, ready
-from streamsrv.server.page import page
+from streamsrv.server.jobs import JOBS, cancel, look
+from streamsrv.server.page import page, part
+from streamsrv.server.recordings import RECORDER, recording, recordings
+from streamsrv.server.shares import SHARES, Shares
+from streamsrv.server.sse import stream_events
 from streamsrv.server.stream import SESSION, SPEAKERS, STREAMS, stream
-from streamsrv.server.transcripts import STORE, transcript
+from streamsrv.server.transcripts import ARCHIVE, STORE, delete, interviews, transcript
+from streamsrv.server.upload import UPLOAD, no_hurry, upload
+from streamsrv.server.viewer import FANOUT, VIEWERS
 from streamsrv.settings import Settings
 from streamsrv.stores.base import TranscriptStore
 
@@ -23,6 +37,25 @@ HEARTBEAT_S = 15.0
 """Silence after which a peer is pinged; it is cut after half as much again."""
 STALL_EVERY_S = 0.1
 """How often the event loop's lateness is measured."""
+
+
+ROUTES = (
+    web.get("/", page),
+    web.get("/page/{name}", part),
+    web.get("/health", health),
+    web.get("/health/ready", ready),
+    web.get("/metrics", metrics),
+    web.get("/transcription/stream/{interview:[^/]+}", stream),
+    web.post("/transcription/upload", upload, expect_handler=no_hurry),
+    web.get("/transcription/jobs/{job}", look),
+    web.delete("/transcription/jobs/{job}", cancel),
+    web.get("/transcription", interviews),
+    web.get("/transcription/{interview:[^/]+}", transcript),
+    web.delete("/transcription/{interview:[^/]+}", delete),
+    web.get("/transcription/{interview:[^/]+}/events", stream_events, allow_head=False),
+    web.get("/transcription/{interview:[^/]+}/recordings", recordings),
+    web.get("/transcription/{interview:[^/]+}/recordings/{stream}/{channel}.flac", recording),
+)
 
 
 def make_app(
@@ -36,39 +69,73 @@ def make_app(
     app[STORE] = store
     app[SESSION] = settings.session
     app[SPEAKERS] = set()
-    services = Services(store, numbers)
+    app[SHARES] = Shares(settings.server.max_sessions_per_key)
+    app[VIEWERS] = set()
+    app[FANOUT] = fanout = Fanout(store, numbers, most=settings.server.max_viewers)
+    app[RECORDER] = recorder = Recorder(settings.store.data_dir, settings.archive)
+    services = Services(store, numbers, fanout, recorder)
     app[STREAMS] = Streams(services, engines, settings.session, max_sessions=settings.server.max_sessions)
-    app.add_routes(
-        [
-            web.get("/", page),
-            web.get("/health", health),
-            web.get("/health/ready", ready),
-            web.get("/metrics", metrics),
-            web.get("/transcription/stream/{interview}", stream),
-            web.get("/transcription/{interview}", transcript),
-        ]
+    app[UPLOAD] = settings.upload
+    app[DECODERS] = Decoders(settings.decode)
+    app[JOBS] = _jobs(settings, services, engines, app[DECODERS])
+    app[ARCHIVE] = Archive(
+        store,
+        app[STREAMS],
+        fanout,
+        recorder,
+        app[JOBS],
+        retain_days=settings.archive.retain_days,
+        utc_ms=services.utc_ms,
     )
+    app.add_routes(ROUTES)
     app.cleanup_ctx.append(_watch)
+    app.on_shutdown.append(_dismiss)
+    app.on_response_prepare.append(_nameless)
     return app
 
 
+def _jobs(settings: Settings, services: Services, engines: Engines, decoders: Decoders) -> Jobs:
+    return Jobs(
+        services,
+        engines,
+        decoders,
+        session=settings.session,
+        settings=settings.upload,
+        uploads=Uploads(Path(settings.store.data_dir) / "uploads"),
+        longest_s=settings.decode.max_duration_s,
+    )
+
+
+async def _nameless(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers[hdrs.SERVER] = NAME
+
+
+async def _dismiss(app: web.Application) -> None:
+    """Viewers have seen the last finals; without this their connections would outlive the streams."""
+    app[FANOUT].close()
+
+
 async def _watch(app: web.Application) -> AsyncIterator[None]:
-    await app[STREAMS].start()
-    tasks = [asyncio.create_task(_pulse(app)), asyncio.create_task(_stalls(app[METRICS]))]
+    await app[STREAMS].start(spared=await app[JOBS].start())
+    work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run())
+    tasks = [asyncio.create_task(one) for one in work]
     yield
+    await app[JOBS].close()
+    await app[DECODERS].close()
     for task in tasks:
         task.cancel()
+    await app[RECORDER].close()
 
 
 async def _pulse(app: web.Application) -> None:
     """One task watches all connections: a timer each would cost more than the connections do."""
     loop = asyncio.get_running_loop()
-    speakers = app[SPEAKERS]
+    speakers, viewers = app[SPEAKERS], app[VIEWERS]
     while True:
         await asyncio.sleep(HEARTBEAT_S / 8)
         now = loop.time()
-        for speaker in tuple(speakers):
-            speaker.pulse(now, HEARTBEAT_S)
+        for peer in (*speakers, *viewers):
+            peer.pulse(now, HEARTBEAT_S)
 
 
 async def _stalls(numbers: telemetry.Metrics) -> None:

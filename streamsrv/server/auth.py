@@ -1,13 +1,14 @@
 """The one check at the door: who may come in.
 
-With API keys, each request needs one. Without, only this machine is served, and only under its own names: a web page
-that had its own name point to this machine (DNS rebinding) would otherwise pass for a page of ours. Pages of other
-origins are refused either way, unless they are allowed by name.
+With API keys, each request needs one. Without, only this machine is served, and only under its own names and those of
+allowed origins: a web page that had its own name point to this machine (DNS rebinding) would otherwise pass for a page
+of ours. Pages of other origins are refused either way, unless they are allowed by name.
 """
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -17,7 +18,6 @@ from streamsrv.errors import Forbidden, Unauthorized
 SUBPROTOCOL = "streamsrv"
 """Answered to a browser, which must offer it beside ``bearer.KEY``."""
 _BEARER = "bearer."
-_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Door:
@@ -31,6 +31,7 @@ class Door:
     def __init__(self, api_keys: tuple[str, ...], allowed_origins: tuple[str, ...]) -> None:
         self._keys = tuple(key.encode() for key in api_keys)
         self._origins = frozenset(origin.rstrip("/").lower() for origin in allowed_origins)
+        self._names = frozenset(_host_name(origin.partition("://")[2]) for origin in self._origins)
 
     def check(self, request: web.Request) -> None:
         """Let the request in, or raise.
@@ -62,7 +63,8 @@ class Door:
         )
 
     def _check_local(self, request: web.Request) -> None:
-        if _host_name(request.headers.get(hdrs.HOST, "")) not in _LOCAL_NAMES and not self._origins:
+        name = _host_name(request.headers.get(hdrs.HOST, ""))
+        if "*" not in self._origins and name not in self._names and not _is_loopback(name):
             raise Forbidden(
                 "without API keys this server answers only to 'localhost' and loopback addresses",
                 hint="connect to http://localhost, or set server.api_keys",
@@ -93,3 +95,10 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import streamsrv
 from aiohttp import web
 
+import streamsrv
 from streamsrv.runtime.engines import Engines
 from streamsrv.server.answers import METRICS, answer
 from streamsrv.server.stream import STREAMS
@@ -31,9 +31,9 @@ async def health(request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """Whether newcomers should be sent here: false only while draining (before the start nobody listens)."""
-    draining = request.app[STREAMS].draining
-    return answer({"ready": not draining}, status=503 if draining else 200)
+    """Whether newcomers should be sent here: false only while engines load, and while draining."""
+    ready = request.app[ENGINES].ready and not request.app[STREAMS].draining
+    return answer({"ready": ready}, status=200 if ready else 503)
 
 
 async def metrics(request: web.Request) -> web.Response:

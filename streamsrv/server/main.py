@@ -10,10 +10,11 @@ from aiohttp import web
 
 import streamsrv
 from streamsrv import telemetry
-from streamsrv.engines.base import LiveEngine
+from streamsrv.engines.base import About, WindowEngine
 from streamsrv.errors import SetupError
-from streamsrv.runtime.engines import Engines, make_engine
+from streamsrv.runtime.engines import Engines, is_window, make_engine
 from streamsrv.server.app import make_app
+from streamsrv.server.container import DECODERS
 from streamsrv.server.stream import STREAMS
 from streamsrv.server.wire import Runner
 from streamsrv.settings import Settings
@@ -40,14 +41,14 @@ async def _serve(settings: Settings) -> int:
     numbers = telemetry.Metrics(streamsrv.__version__)
     wanted = settings.engine
     engine, why = make_engine(wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers)
+    engines = Engines([engine], numbers, rebuild=lambda: _again(settings))
     store = SqliteStore(settings.store)
     await store.open()
     try:
-        await engine.start()
         try:
-            await _listen(settings, store, engine, why, numbers)
+            await _listen(settings, store, engines, why, numbers)
         finally:
-            await engine.close()
+            await engines.close()
     finally:
         await store.close()
     log.info("server.stopped")
@@ -55,12 +56,18 @@ async def _serve(settings: Settings) -> int:
 
 
 async def _listen(
-    settings: Settings, store: TranscriptStore, engine: LiveEngine, why: str, numbers: telemetry.Metrics
+    settings: Settings, store: TranscriptStore, engines: Engines, why: str, numbers: telemetry.Metrics
 ) -> None:
-    app = make_app(settings, store=store, engines=Engines([engine], numbers), numbers=numbers)
-    runner = Runner(app, most=settings.server.max_connections)
+    """Window engines load while the first speakers are greeted already: their audio waits in the ring."""
+    loading = asyncio.create_task(engines.start())
+    if engines.default.abilities.live:
+        await loading
+    app = make_app(settings, store=store, engines=engines, numbers=numbers)
+    server = settings.server
+    runner = Runner(app, most=server.max_connections, most_per_address=server.max_connections_per_address)
     await runner.setup()
     try:
+        await app[DECODERS].cage()
         host, port = settings.server.host, settings.server.port
         try:
             await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -69,12 +76,26 @@ async def _listen(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port, or stop what holds it"
             ) from error
         stop = _signals()
-        _say_ready(settings, runner, engine, why)
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done():
+            await loading
+            _say_ready(settings, runner, engines.default.about, why)
+        await stopping
         stop.clear()
         await _drain(app, settings.server.drain_s, stop)
     finally:
+        loading.cancel()
         await runner.cleanup()
+
+
+def _again(settings: Settings) -> WindowEngine:
+    """The engine anew, after it hung."""
+    wanted = settings.engine
+    engine, _ = make_engine(wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers)
+    if not is_window(engine):  # ``auto`` chose another: its weights went away meanwhile
+        raise SetupError("the engine's model is gone", hint="put it back")
+    return engine
 
 
 def _signals() -> asyncio.Event:
@@ -96,10 +117,9 @@ async def _drain(app: web.Application, within_s: float, hurry: asyncio.Event) ->
         task.cancel()
 
 
-def _say_ready(settings: Settings, runner: Runner, engine: LiveEngine, why: str) -> None:
+def _say_ready(settings: Settings, runner: Runner, about: About, why: str) -> None:
     host, port = runner.addresses[0][:2]
     url = f"http://{'localhost' if host in ('127.0.0.1', '::1', '0.0.0.0', '::') else host}:{port}"
-    about = engine.about
     log.info(
         "server.ready",
         url=url,

@@ -18,10 +18,18 @@ def interview_of(request: web.Request) -> str:
     Raises:
         BadRequest: not a name an interview can have.
     """
-    name = request.match_info["interview"]
+    return check_interview(request.match_info["interview"], "in the path")
+
+
+def check_interview(name: str, where: str = "in the form") -> str:
+    """A name of an interview, as somebody gave it.
+
+    Raises:
+        BadRequest: not a name an interview can have.
+    """
     if not _INTERVIEW.fullmatch(name) or ".." in name or name in RESERVED:
         raise BadRequest(
-            "the interview id in the path is not acceptable",
+            f"the interview id {where} is not acceptable",
             hint="1 to 128 of A-Z a-z 0-9 _ . : -, a letter or digit first, without '..', "
             f"and none of {', '.join(sorted(RESERVED))}",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import WSCloseCode, hdrs, web
+from aiohttp import HttpVersion11, WSCloseCode, hdrs, web
 
 from streamsrv.dialects.native import BINARY_BYTES
 from streamsrv.errors import BadRequest, UpgradeRequired
@@ -46,5 +46,11 @@ def check_upgrade(request: web.Request) -> None:
         raise UpgradeRequired("this path speaks WebSocket only", hint="connect with ws:// or wss://")
     if request.headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
         raise UpgradeRequired("only WebSocket version 13 is spoken", hint="send 'Sec-WebSocket-Version: 13'")
-    if not Socket().can_prepare(request).ok:
+    key = request.headers.get(hdrs.SEC_WEBSOCKET_KEY, "")
+    if (
+        request.method != hdrs.METH_GET
+        or request.version < HttpVersion11
+        or not key.isascii()
+        or not Socket().can_prepare(request).ok
+    ):
         raise BadRequest("the WebSocket handshake is broken", hint="send Connection, Upgrade and Sec-WebSocket-Key")

@@ -11,19 +11,16 @@ from aiohttp import web
 from streamsrv import telemetry
 from streamsrv.dialects.base import Dialect
 from streamsrv.events import AnyEvent, Partial
+from streamsrv.server.peer import SEND_WITHIN_S, Peer
 
 MAX_EVENTS = 256
 """Events waiting for a peer that reads slowly.  A newer partial takes the place of the one of its segment; when the
 queue is full of others, the peer is cut: it can resume, and what it missed is stored."""
-SEND_WITHIN_S = 10.0
-"""A peer that takes nothing for so long is cut."""
-CLOSE_WITHIN_S = 5.0
-"""Wait for the peer's half of the closing handshake."""
 
 log = telemetry.logger("speaker")
 
 
-class Speaker:
+class Speaker(Peer):
     """An ``Outlet`` on a WebSocket.
 
     Args:
@@ -33,19 +30,13 @@ class Speaker:
         now: monotonic seconds.
     """
 
+    cut_line = "speaker.cut"
+
     def __init__(
         self, ws: web.WebSocketResponse, transport: asyncio.Transport, dialect: Dialect, loop: asyncio.AbstractEventLoop
     ) -> None:
-        self.last_seen = loop.time()
-        """When the peer last sent anything, on the loop's clock."""
-        self.held = False
-        """Whether we do not read from it at the moment; its silence is then our doing."""
-        self.closing = False
-        self._pinged = False
-        self._ws = ws
-        self._transport = transport
+        super().__init__(ws, transport, loop)
         self._dialect = dialect
-        self._loop = loop
         self._queue: deque[AnyEvent] = deque()
         self._close: tuple[int, str] | None = None
         self._wake = asyncio.Event()
@@ -82,16 +73,22 @@ class Speaker:
     # --- writer -------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        with suppress(ConnectionError, TimeoutError):
+        try:
             while True:
                 while self._queue:
                     await self._send(self._queue.popleft())
                 if self._close is not None:
-                    await self._shut(*self._close)
+                    await self.shut(*self._close)
                     return
                 self._wake.clear()
                 await self._wake.wait()
-        self._transport.abort()
+        except ConnectionError:
+            self._transport.abort()
+        except TimeoutError:
+            self.cut("stalled")
+        except Exception as error:  # an event that cannot be put into words must not leave a session without a voice
+            log.error("speaker.failed", error=error)
+            self._transport.abort()
 
     async def _send(self, event: AnyEvent) -> None:
         async with asyncio.timeout(SEND_WITHIN_S):
@@ -101,20 +98,10 @@ class Speaker:
                 else:
                     await self._ws.send_bytes(message)
 
-    async def _shut(self, code: int, reason: str) -> None:
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self._ws.close(code=code, message=reason.encode())
-        finally:
-            self._transport.abort()
-
     def cut(self, why: str) -> None:
-        """Drop the connection without ceremony."""
-        if not self._transport.is_closing():
-            log.info("speaker.cut", error=why)
-        self.closing = True
-        self._transport.abort()
-        self._writer.cancel()
+        super().cut(why)
+        if asyncio.current_task() is not self._writer:
+            self._writer.cancel()
 
     async def done(self) -> None:
         """Wait until what was put, and the close, are sent, or the connection is gone."""
@@ -122,21 +109,3 @@ class Speaker:
             self._writer.cancel()
         with suppress(asyncio.CancelledError):
             await self._writer
-
-    # --- pulse --------------------------------------------------------------------------------------------------
-
-    def pulse(self, now: float, heartbeat_s: float) -> None:
-        """Called a few times per heartbeat: ping a silent peer, cut one that has vanished."""
-        silent = now - self.last_seen
-        if self.held or self.closing or silent < heartbeat_s:
-            self._pinged = False
-        elif not self._pinged:
-            self._pinged = True
-            self._loop.create_task(self._ping())
-        elif silent > heartbeat_s * 1.5:
-            self.cut("vanished")
-
-    async def _ping(self) -> None:
-        with suppress(ConnectionError, RuntimeError, TimeoutError):
-            async with asyncio.timeout(SEND_WITHIN_S):
-                await self._ws.ping()

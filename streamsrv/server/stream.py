@@ -9,19 +9,25 @@ from collections.abc import Awaitable, Callable
 from aiohttp import WSMessage, WSMsgType, web
 
 from streamsrv import commands, events, telemetry
+from streamsrv.audio.mistakes import Look
 from streamsrv.commands import Options
 from streamsrv.dialects.base import Dialect
 from streamsrv.dialects.native import BINARY_BYTES, TEXT_BYTES, Greeting, NativeDialect, merge_options, unknown_options
 from streamsrv.engines.base import About
-from streamsrv.errors import Flood, StreamsrvError, WrongMessageKind
-from streamsrv.runtime.driver import Driver, abortion
+from streamsrv.errors import BadRequest, ClientFault, Flood, ServerFault, StreamsrvError, WrongMessageKind
+from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.streams import Streams
+from streamsrv.runtime.troubles import abortion
 from streamsrv.server.answers import METRICS
+from streamsrv.server.auth import key_of
 from streamsrv.server.budget import FREE_BYTES, Budget
+from streamsrv.server.container import DECODERS, Intake
 from streamsrv.server.names import interview_of
+from streamsrv.server.shares import SHARES
 from streamsrv.server.socket import Socket, check_upgrade
 from streamsrv.server.speaker import Speaker
+from streamsrv.server.viewer import watch
 
 STREAMS = web.AppKey("streams", Streams)
 SESSION = web.AppKey("session", SessionSettings)
@@ -37,9 +43,23 @@ log = telemetry.logger("stream")
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Refuse by status what can be known now, then upgrade and talk."""
+    role = request.query.get("role", "speaker")
+    if role == "viewer":
+        return await watch(request)
+    if role != "speaker":
+        raise BadRequest("option 'role' is neither speaker nor viewer", hint="leave it out to speak")
     interview = interview_of(request)
-    check_upgrade(request)
     options, token, unknown = _asked(request)
+    if token is None:  # first of all: a browser cannot see why its handshake failed, and asks again plainly
+        request.app[STREAMS].foresee(interview, options)
+    check_upgrade(request)
+    with request.app[SHARES].hold(key_of(request), resumes=token is not None):
+        return await _serve(request, interview, options, token, unknown)
+
+
+async def _serve(
+    request: web.Request, interview: str, options: Options, token: str | None, unknown: list[str]
+) -> web.StreamResponse:
     streams = request.app[STREAMS]
     if token is None:
         driver, token = await streams.begin(interview, options)
@@ -48,8 +68,10 @@ async def stream(request: web.Request) -> web.StreamResponse:
     socket = Socket()
     try:
         await socket.prepare(request)
-    except BaseException:  # the client left during the handshake, and nobody else can know the stream's token
+    except BaseException as error:  # the client left during the handshake; nobody else can know a new stream's token
         driver.order(commands.Disconnect(clean=driver.key.epoch == 1))
+        if isinstance(error, ConnectionError):
+            return socket
         raise
     dialect = NativeDialect(_greeting(request, driver, token), driver.machine.options)
     await _talk(request, socket, dialect, driver, unknown)
@@ -60,6 +82,7 @@ def _asked(request: web.Request) -> tuple[Options, str | None, list[str]]:
     """Options, resume token and unknown names of the query."""
     query = {name: request.query.getall(name)[-1] for name in request.query}
     token = query.pop("resume", None)
+    query.pop("role", None)
     options, unknown = merge_options(Options(), query, strict=False)
     return options, token, unknown
 
@@ -98,13 +121,19 @@ async def _talk(request: web.Request, socket: Socket, dialect: Dialect, driver: 
         driver.open(speaker)
         for ignored in unknown_options(unknown):
             await driver.command(ignored)
-        clean = await _Reader(request, socket, dialect, driver, speaker).run()
+        reader = _Reader(request, socket, dialect, driver, speaker)
+        try:
+            clean = await reader.run()
+        finally:
+            await reader.rest(clean)
     finally:
         speakers.discard(speaker)
-        if not speaker.closing:
-            driver.part(speaker)
-            driver.order(commands.Disconnect(clean=clean))
-        await speaker.done()
+        try:
+            if driver.outlet is speaker:  # the session did not close it: the peer left, or was cut
+                driver.part(speaker)
+                driver.order(commands.Disconnect(clean=clean))
+        finally:
+            await speaker.done()
 
 
 def _word_before_close(socket: Socket, dialect: Dialect) -> Callable[[str, str], Awaitable[None]]:
@@ -131,6 +160,11 @@ class _Reader:
         self._budget = Budget(self._per_s, self._loop.time())
         messages = request.app[METRICS].messages
         self._binary, self._text = messages.labels("binary"), messages.labels("text")
+        self._look = Look() if driver.key.epoch == 1 else None
+        self._guess = "encoding" not in request.query and driver.machine.fresh
+        self._intake = Intake(driver, request.app[DECODERS], self._give_up, guess=lambda: self._guess)
+        self._taken = 0
+        """Binary messages not counted yet: a counter's lock once a turn instead of once a frame."""
 
     async def run(self) -> bool:
         """Read until the peer leaves or we close.
@@ -138,35 +172,49 @@ class _Reader:
         Returns:
             Whether it left by a close frame that ends the stream.
         """
-        turn = 0
-        while True:
-            message = await self._socket.receive()
-            kind = message.type
-            self._speaker.last_seen = self._loop.time()
-            if kind is WSMsgType.CLOSE:
-                return message.data in CLEAN_CODES
-            if kind in (WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
-                return False
-            try:
-                await self._take(message)
-            except StreamsrvError as error:
-                self._driver.order(abortion(error))
-            if self._speaker.closing:
-                return False
-            turn += 1
-            if turn >= MESSAGES_PER_TURN:
-                turn = 0
+        try:
+            while True:
+                for _ in range(MESSAGES_PER_TURN):
+                    message = await self._socket.receive()
+                    kind = message.type
+                    self._speaker.last_seen = self._loop.time()
+                    if kind is WSMsgType.CLOSE:
+                        return message.data in CLEAN_CODES
+                    if kind in (WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
+                        return False
+                    try:
+                        await (self._take_binary(message.data) if kind is WSMsgType.BINARY else self._take(message))
+                    except StreamsrvError as error:
+                        self._refuse(error)
+                    except Exception as error:
+                        log.error("stream.failed", error=error, stream=self._driver.key.stream)
+                        self._refuse(ServerFault("the server failed inside"))
+                    if self._speaker.closing:
+                        return False
+                self._count()
                 await asyncio.sleep(0)
+        finally:
+            self._count()
+
+    async def _take_binary(self, data: bytes) -> None:
+        """The way of every frame of audio: what is left out here is saved 50 times a second for each speaker."""
+        self._taken += 1
+        if len(data) < FREE_BYTES:
+            self._spend()
+            if not data:
+                return await self._driver.command(commands.KeepAlive())
+        if not self._intake.plain:
+            data = await self._decoded(data)
+            if not data:
+                return
+        if self._look is not None:
+            self._examine(data)
+        for command in self._dialect.hear(data, self._speaker.last_seen):
+            await self._obey(command)
 
     async def _take(self, message: WSMessage) -> None:
         kind, data = message.type, message.data
-        if kind is WSMsgType.BINARY:
-            self._binary.inc()
-            if len(data) < FREE_BYTES:
-                self._spend()
-            for command in self._dialect.hear(data, self._speaker.last_seen):
-                await self._obey(command)
-        elif kind is WSMsgType.TEXT:
+        if kind is WSMsgType.TEXT:
             self._text.inc()
             self._spend()
             for command in self._dialect.hear(data, self._speaker.last_seen):
@@ -186,9 +234,57 @@ class _Reader:
             self._speaker.held = False
             self._speaker.last_seen = self._loop.time()
         else:
+            if isinstance(command, commands.Configure) and "encoding" in command.named:
+                self._guess = False
+            elif isinstance(command, commands.Finish):
+                await self._intake.rest()
             await self._driver.command(command)
+
+    async def _decoded(self, data: bytes) -> bytes:
+        """Samples of a first message, nothing of a container: its decoder hands them on."""
+        self._speaker.held = True
+        try:
+            return await self._intake.take(data)
+        finally:
+            self._speaker.held = False
+            self._speaker.last_seen = self._loop.time()
+
+    async def rest(self, clean: bool) -> None:
+        """The peer has gone: a container is heard to its end when it left well."""
+        try:
+            if clean and self._driver.outlet is self._speaker:
+                await self._intake.rest()
+        except StreamsrvError as error:
+            self._give_up(error)
+        finally:
+            await self._intake.close()
+
+    def _give_up(self, error: StreamsrvError) -> None:
+        """The container cannot be decoded: for good when that is its own fault."""
+        if self._driver.outlet is self._speaker:
+            self._driver.order(abortion(error, lasting=isinstance(error, ClientFault)))
+
+    def _examine(self, data: bytes) -> None:
+        """The first audio of a stream: is it what the peer says it is?"""
+        if self._look is None:
+            return
+        for code, message in self._look.at(data, self._driver.machine.options):
+            self._speaker.put(events.Warned(code=code, message=message))
+        if self._look.done:
+            self._look = None
+
+    def _refuse(self, error: StreamsrvError) -> None:
+        """The session tells the peer and closes; one that is ending anyway has nothing more to tell."""
+        self._driver.order(abortion(error))
+        if self._speaker.closing:
+            log.info("stream.aborted", error=error.code, stream=self._driver.key.stream)
+        elif isinstance(error, Flood):
+            self._speaker.cut(error.code)
+
+    def _count(self) -> None:
+        self._binary.inc(self._taken)
+        self._taken = 0
 
     def _spend(self) -> None:
         if not self._budget.spend(self._speaker.last_seen):
             raise Flood(f"more than {self._per_s} small messages in a second")
-

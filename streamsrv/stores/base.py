@@ -20,6 +20,9 @@ from streamsrv.facts import ChannelStart, Position
 
 InterviewStatus: TypeAlias = Literal["scheduled", "live", "completed", "failed"]
 StreamStatus: TypeAlias = Literal["live", "ended"]
+JobState: TypeAlias = Literal["queued", "running", "done", "failed", "cancelled"]
+OPEN_JOBS: frozenset[JobState] = frozenset({"queued", "running"})
+"""Jobs that still have to be worked on, also by the next process."""
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +92,82 @@ class StoredFinal(msgspec.Struct, frozen=True, kw_only=True):
     final: Final
 
 
+class FinalName(msgspec.Struct, frozen=True):
+    """Names a final within its interview, as readers know it: each segment has exactly one."""
+
+    stream: str
+    channel: int
+    segment: int
+
+
+class PlacedFinal(msgspec.Struct, frozen=True, kw_only=True):
+    """A final and its place in the order in which the interview's finals were stored."""
+
+    place: int
+    """From 1, growing; comparable within one interview only, and until the server is started again."""
+    stream: str
+    final: Final
+
+
+class ListedInterview(msgspec.Struct, frozen=True, kw_only=True):
+    interview: Interview
+    streams: int
+    """How many it has."""
+    at_ms: int
+    """What lists are ordered by: when it began, or else when it is to begin; 0 when neither is known."""
+
+
+class ListPlace(msgspec.Struct, frozen=True):
+    """Where a list of interviews goes on: behind this one."""
+
+    at_ms: int
+    id: str
+
+
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
     silence_ms: tuple[int, ...] = ()
     loudest_discarded_dbfs: tuple[float, ...] = ()
+
+
+class JobError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a job failed, as its answer tells it."""
+
+    code: str
+    message: str
+    hint: str = ""
+    http_status: int = 500
+    retryable: bool = False
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One uploaded file on its way to being a stream of its interview."""
+
+    id: str
+    interview: str
+    state: JobState = "queued"
+    options: Options
+    """What was asked for; encoding, rate and channels are the file's own, known when it is opened."""
+    engine: str
+    stream: str
+    """The stream it becomes; recorded when its first audio is there."""
+    token_hash: bytes
+    """Opens the stream for the process that goes on after a crash; no token hashes to it."""
+    spooled: str
+    """Name of its file among the uploads."""
+    filename: str | None = None
+    """As the client called it: shown, never used."""
+    size_bytes: int
+    created_ms: int
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    duration_ms: int | None = None
+    """As its header claims, then as decoded."""
+    audio_ms: int = 0
+    """Heard so far, when it was last written."""
+    attempts: int = 0
+    """Times its decoder was lost."""
+    warnings: tuple[str, ...] = ()
+    error: JobError | None = None
 
 
 class TranscriptStore(Protocol):
@@ -155,3 +231,48 @@ class TranscriptStore(Protocol):
 
     async def live_streams(self) -> tuple[Stream, ...]:
         """Streams not ended, of all interviews: after a crash, those to be resumed or ended."""
+
+    # --- reading on, listing, deleting ------------------------------------------------------------------------------
+
+    async def place_of(self, interview: str, name: FinalName) -> int:
+        """The place of a final; 0, which is before all, when it is not stored."""
+
+    async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
+        """The valid finals stored after ``place``, in the order in which they were stored, at most ``limit``."""
+
+    async def interviews(
+        self,
+        *,
+        status: InterviewStatus | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after: ListPlace | None = None,
+        limit: int,
+    ) -> tuple[ListedInterview, ...]:
+        """Newest first, ties by id; ``since_ms <= at_ms < until_ms``; at most ``limit``, from behind ``after`` on."""
+
+    async def delete_interview(self, interview: str) -> bool:
+        """Delete an interview and all that is stored of it.
+
+        It vanishes at once for readers, its streams take no more finals and no resume, a new stream of it is refused
+        (``Conflict``) until all is gone.  What a crash interrupts is in ``expired`` until it is done.
+
+        Returns:
+            False when there was none.
+        """
+
+    async def expired(self, before_ms: int, *, limit: int) -> tuple[str, ...]:
+        """Interviews completed before ``before_ms``, oldest first, and those whose deletion was interrupted."""
+
+    # --- jobs -------------------------------------------------------------------------------------------------------
+
+    async def keep_job(self, job: Job) -> None:
+        """Record a job, or replace what is recorded under its id, durably; its place in the order stays.
+
+        A store keeps a bounded number of jobs that have ended, the newest.
+        """
+
+    async def job(self, job: str) -> Job | None: ...
+
+    async def open_jobs(self) -> tuple[Job, ...]:
+        """Jobs that are queued or running, in the order they were first kept."""

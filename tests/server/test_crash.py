@@ -44,13 +44,14 @@ class Server:
         self.port = free_port()
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self) -> None:
+    async def start(self, *more: str) -> None:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.support.counting_server",
             str(self.port),
             str(self.folder),
+            *more,
             cwd=ROOT,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -79,9 +80,7 @@ async def speak(url: str) -> list[Final]:
     async with Transcription(url, "crash") as stream:
 
         async def read() -> None:
-            async for event in stream.events():
-                if isinstance(event, Final):
-                    finals.append(event)
+            finals.extend([event async for event in stream.events() if isinstance(event, Final)])
 
         async def talk() -> None:
             for at in range(0, len(AUDIO), 3_200):

@@ -17,12 +17,14 @@ from streamsrv.facts import ChannelStart, Word
 from streamsrv.stores.base import Anchor, EpochStart, Interview, StreamKey, StreamStats, TranscriptStore
 from tests.stores.builders import NOW_MS, SECOND, TWO, begin, final, texts, token
 from tests.stores.contract_epochs import EpochContract
+from tests.stores.contract_jobs import JobContract
+from tests.stores.contract_lists import ListContract
 
 Make: TypeAlias = Callable[[], TranscriptStore]
 """Another store on the same data, not yet opened; the one before is closed by then."""
 
 
-class StoreContract(EpochContract):
+class StoreContract(EpochContract, ListContract, JobContract):
     """All promises of ``stores.base``."""
 
     @pytest.fixture

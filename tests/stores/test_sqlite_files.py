@@ -102,10 +102,10 @@ async def test_tables_are_as_promised(store: SqliteStore) -> None:
     await store.end_stream(key, stats=StreamStats(), now_ms=NOW_MS + 1)
     with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT * FROM interviews").fetchall() == [
-            ("talk", "completed", None, NOW_MS, NOW_MS + 1)
+            ("talk", "completed", None, NOW_MS, NOW_MS + 1, None)
         ]
         names = [row[1] for row in connection.execute("PRAGMA table_info(interviews)")]
-        assert names == ["_id", "status", "scheduledAt", "startedAt", "endedAt"]
+        assert names == ["_id", "status", "scheduledAt", "startedAt", "endedAt", "deletedAt"]
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT * FROM interviews WHERE status = 'scheduled' AND scheduledAt < 5"
         ).fetchall()

@@ -1,6 +1,7 @@
 """The tables, their versions, and opening a file with care.
 
-``interviews``  one row per interview; ``status`` scheduled, live, completed or failed; times in ms UTC.
+``interviews``  one row per interview; ``status`` scheduled, live, completed or failed; times in ms UTC; with
+                ``deletedAt`` it is gone for readers, and what is left of it is being deleted in small bites.
 ``streams``     one row per stream: ``ord`` counts from 1 within the interview; ``epoch`` is the one that owns it;
                 ``epochs`` (JSON) lists each with its begins; ``restarts``, ``silenceMs`` and ``loudestDiscardedDbfs``
                 (JSON lists, per channel) are written when it ends.
@@ -8,6 +9,7 @@
 ``anchors``     position and UTC of arrival, per stream.
 ``segments``    one row per final, written once: the key, the columns that are asked for, the whole final as JSON, and
                 ``handoff``, the state of its hand-off to analysis.
+``jobs``        one row per uploaded file, ``ord`` in the order they came; the job itself is JSON.
 
 The version is ``PRAGMA user_version``.  Each migration is *additive*, so that a program opens a database that is at
 most one version newer than itself: the release before can be put back without touching the data.
@@ -68,7 +70,25 @@ _V1 = (
         document TEXT NOT NULL,
         PRIMARY KEY (interview, stream, epoch, channel, segment))""",
 )
-MIGRATIONS: tuple[Sequence[str], ...] = (_V1,)
+_V2 = (
+    """CREATE TABLE jobs (
+        ord INTEGER PRIMARY KEY AUTOINCREMENT,
+        _id TEXT NOT NULL UNIQUE,
+        interview TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('queued', 'running', 'done', 'failed', 'cancelled')),
+        document TEXT NOT NULL)""",
+    "CREATE INDEX jobs_by_interview ON jobs (interview)",
+    "CREATE INDEX jobs_by_state ON jobs (state, ord)",
+)
+_V3 = (
+    "ALTER TABLE interviews ADD COLUMN deletedAt INTEGER",
+    "CREATE INDEX interviews_by_time ON interviews (coalesce(startedAt, scheduledAt, 0), _id)",
+    "CREATE INDEX interviews_over ON interviews (endedAt) WHERE status = 'completed'",
+    "CREATE INDEX interviews_doomed ON interviews (deletedAt) WHERE deletedAt IS NOT NULL",
+    # Its entries are in the order of storing, per stream; deleting a stream would read all segments without it.
+    "CREATE INDEX segments_by_stream ON segments (stream)",
+)
+MIGRATIONS: tuple[Sequence[str], ...] = (_V1, _V2, _V3)
 """Statements that lead from version n to n + 1; never changed once released, only added to."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,22 @@ from streamsrv.commands import Options
 from streamsrv.errors import SetupError
 from streamsrv.events import Final
 from streamsrv.facts import Position
-from streamsrv.stores.base import Anchor, Interview, Resumed, StoredFinal, Stream, StreamKey, StreamStats
-from streamsrv.stores.sqlite import reads, rows, schema, writes
+from streamsrv.stores.base import (
+    Anchor,
+    FinalName,
+    Interview,
+    InterviewStatus,
+    Job,
+    ListedInterview,
+    ListPlace,
+    PlacedFinal,
+    Resumed,
+    StoredFinal,
+    Stream,
+    StreamKey,
+    StreamStats,
+)
+from streamsrv.stores.sqlite import deletes, jobs, reads, rows, schema, writes
 from streamsrv.stores.sqlite.lock import ServerLock
 from streamsrv.stores.sqlite.readers import Readers
 from streamsrv.stores.sqlite.settings import SqliteSettings
@@ -125,6 +140,44 @@ class SqliteStore:
 
     async def live_streams(self) -> tuple[Stream, ...]:
         return await self._readers.run(reads.live_streams)
+
+    async def place_of(self, interview: str, name: FinalName) -> int:
+        return await self._readers.run(partial(reads.place_of, name=interview, wanted=name))
+
+    async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
+        return await self._readers.run(partial(reads.finals_since, name=interview, place=place, limit=limit))
+
+    async def interviews(
+        self,
+        *,
+        status: InterviewStatus | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        after: ListPlace | None = None,
+        limit: int,
+    ) -> tuple[ListedInterview, ...]:
+        wanted = reads.Wanted(status, since_ms, until_ms, after, limit)
+        return await self._readers.run(partial(reads.interviews, wanted=wanted))
+
+    async def delete_interview(self, interview: str) -> bool:
+        now_ms = time.time_ns() // 1_000_000
+        if not await self._writer.submit(partial(deletes.doom, interview=interview, now_ms=now_ms)):
+            return False
+        while not await self._writer.submit(partial(deletes.bite, interview=interview)):
+            pass
+        return True
+
+    async def expired(self, before_ms: int, *, limit: int) -> tuple[str, ...]:
+        return await self._readers.run(partial(reads.expired, before_ms=before_ms, limit=limit))
+
+    async def keep_job(self, job: Job) -> None:
+        await self._writer.submit(partial(jobs.keep, job=job))
+
+    async def job(self, job: str) -> Job | None:
+        return await self._readers.run(partial(jobs.read, job=job))
+
+    async def open_jobs(self) -> tuple[Job, ...]:
+        return await self._readers.run(jobs.unfinished)
 
     # --- in the writer's thread -------------------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def begin_stream(connection: sqlite3.Connection, new: New) -> Stream:
     """Record a stream, or find it recorded already.
 
     Raises:
-        Conflict: another stream has this id.
+        Conflict: another stream has this id, or the interview is being deleted.
     """
     query = "SELECT interview, tokenHash FROM streams WHERE _id = ?"
     known = connection.execute(query, (new.stream,)).fetchone()
@@ -67,6 +67,10 @@ def begin_stream(connection: sqlite3.Connection, new: New) -> Stream:
 
 
 def _insert(connection: sqlite3.Connection, new: New) -> None:
+    if connection.execute(
+        "SELECT 1 FROM interviews WHERE _id = ? AND deletedAt IS NOT NULL", (new.interview,)
+    ).fetchone():
+        raise Conflict("the interview is being deleted", hint="try again when it is gone, or use another id")
     connection.execute(
         """INSERT INTO interviews (_id, status, startedAt) VALUES (?1, 'live', ?2) ON CONFLICT (_id) DO UPDATE
             SET status = 'live', startedAt = coalesce(startedAt, excluded.startedAt), endedAt = NULL""",
@@ -239,7 +243,11 @@ def _owner(connection: sqlite3.Connection, key: StreamKey) -> _Owner:
 
 
 def _admit(connection: sqlite3.Connection, stream: str, token_hash: bytes) -> None:
-    row = connection.execute("SELECT tokenHash, status FROM streams WHERE _id = ?", (stream,)).fetchone()
+    row = connection.execute(
+        """SELECT s.tokenHash, s.status FROM streams AS s JOIN interviews AS i ON i._id = s.interview
+            WHERE s._id = ? AND i.deletedAt IS NULL""",
+        (stream,),
+    ).fetchone()
     if row is None:
         raise NotFound("no such stream")
     if not hmac.compare_digest(row[0], token_hash):

@@ -6,6 +6,7 @@ it the form that is asked for.
 
 from __future__ import annotations
 
+from streamsrv.stores.transcript.clock import day_offset_ms, iso, to_wall_json
 from streamsrv.stores.transcript.document import About, Document, Line, LineWord, Speaker, document
 from streamsrv.stores.transcript.render import to_json, to_srt, to_txt, to_vtt
 
@@ -15,9 +16,12 @@ __all__ = [
     "Line",
     "LineWord",
     "Speaker",
+    "day_offset_ms",
     "document",
+    "iso",
     "to_json",
     "to_srt",
     "to_txt",
     "to_vtt",
+    "to_wall_json",
 ]

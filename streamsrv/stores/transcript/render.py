@@ -25,21 +25,26 @@ def to_txt(document: Document) -> str:
     return "".join(lines)
 
 
-def to_srt(document: Document) -> str:
-    """SubRip.  It knows no escapes: an arrow in the text gets a space, so that it is no time line."""
+def to_srt(document: Document, offset_ms: int = 0) -> str:
+    """SubRip, with all times ``offset_ms`` later.
+
+    It knows no escapes: an arrow in the text gets a space, so that it is no time line.
+    """
     blocks = []
     for number, cue in enumerate(cues(document), start=1):
         text = "\n".join(cue.rows).replace("-->", "-- >")
-        blocks.append(f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.stop_ms, ',')}\n{text}\n")
+        start, stop = (_clock(offset_ms + ms, ",") for ms in (cue.start_ms, cue.stop_ms))
+        blocks.append(f"{number}\n{start} --> {stop}\n{text}\n")
     return "\n".join(blocks)
 
 
-def to_vtt(document: Document) -> str:
-    """WebVTT; ``&``, ``<`` and ``>`` are escaped."""
+def to_vtt(document: Document, offset_ms: int = 0) -> str:
+    """WebVTT, with all times ``offset_ms`` later; ``&``, ``<`` and ``>`` are escaped."""
     blocks = ["WEBVTT\n"]
     for cue in cues(document):
         text = "\n".join(cue.rows).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        blocks.append(f"{_clock(cue.start_ms, '.')} --> {_clock(cue.stop_ms, '.')}\n{text}\n")
+        start, stop = (_clock(offset_ms + ms, ".") for ms in (cue.start_ms, cue.stop_ms))
+        blocks.append(f"{start} --> {stop}\n{text}\n")
     return "\n".join(blocks)
 
 

@@ -1,0 +1,260 @@
+"""Uploaded files as jobs: queued in order, a few heard at once, each exactly once, also across a restart.
+
+What is promised stands in the store and in the uploads folder; this is the part of it that is at work.  A job that a
+dead process left running goes on from its stream's acknowledged restart point, in the stream's next epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+
+from streamsrv import telemetry
+from streamsrv.commands import Options
+from streamsrv.errors import Draining, Full, NotFound
+from streamsrv.runtime.decoders import Decoders
+from streamsrv.runtime.driver import Services
+from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.job_work import Means, Progress, Work
+from streamsrv.runtime.settings import SessionSettings, UploadSettings
+from streamsrv.runtime.uploads import Spool, Uploads
+from streamsrv.stores.base import OPEN_JOBS, Job
+
+RETRY_AFTER_S = 30.0
+"""Told to those refused because the queue is full."""
+MAX_FILENAME = 255
+"""Characters of a client's file name that are kept."""
+
+log = telemetry.logger("jobs")
+
+
+class Jobs:
+    """The jobs of this server.
+
+    Args:
+        services: store, metrics, clocks.
+        engines: what hears.
+        decoders: what decodes.
+        session: the bounds of sessions.
+        settings: the bounds of uploads.
+        uploads: where files lie.
+        longest_s: longest recording.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        engines: Engines,
+        decoders: Decoders,
+        *,
+        session: SessionSettings,
+        settings: UploadSettings,
+        uploads: Uploads,
+        longest_s: float,
+    ) -> None:
+        self.uploads = uploads
+        self._services = services
+        self._engines = engines
+        self._settings = settings
+        self._means = Means(services, engines, decoders, session, uploads, longest_s)
+        self._works: dict[str, Work] = {}
+        """Jobs that are not over, queued ones included."""
+        self._queue: deque[Work] = deque()
+        self._running: set[Work] = set()
+        self._receiving = 0
+        self._closing = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> frozenset[str]:
+        """Go on with what a process before left, oldest first.
+
+        Returns:
+            Streams that belong to jobs: nobody else may end them.
+
+        Raises:
+            StoreUnavailable: the jobs cannot be read.
+        """
+        left = await self._services.store.open_jobs()
+        swept = await self.uploads.sweep({job.spooled for job in left})
+        if left or swept:
+            log.info("jobs.found", jobs=len(left), stray_files=swept)
+        for job in left:
+            self._enter(job)
+        self._pump()
+        return frozenset(job.stream for job in left)
+
+    async def close(self) -> None:
+        """Stop where everything is; the next process goes on from there."""
+        self._closing = True
+        tasks = [work.task for work in self._running if work.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- newcomers --------------------------------------------------------------------------------------------------
+
+    def receive(self) -> Receiving:
+        """Hold a place for a file that is about to come: ``with jobs.receive(): ...``.
+
+        Raises:
+            Draining, Full: no file is taken at the moment.
+        """
+        if self._closing:
+            raise Draining("this server is going away", hint="send the file again", retry_after_s=1.0)
+        if len(self._queue) + self._receiving >= self._settings.max_waiting + self._idle:
+            raise Full(f"{self._settings.max_waiting} files wait to be heard already", retry_after_s=RETRY_AFTER_S)
+        if self._receiving >= self._settings.max_receiving:
+            raise Full(f"{self._settings.max_receiving} files are being received already", retry_after_s=RETRY_AFTER_S)
+        return Receiving(self)
+
+    @property
+    def _idle(self) -> int:
+        return self._settings.max_running - len(self._running)
+
+    def hold(self, change: int) -> None:
+        """One file more, or less, is being received."""
+        self._receiving += change
+        self._count()
+
+    def check(self, options: Options) -> None:
+        """See whether these options can be served.
+
+        Raises:
+            BadRequest, UnsupportedLanguage: they cannot.
+        """
+        self._engines.check(self._engines.choose(options.engine), language=options.language)
+
+    async def add(self, interview: str, options: Options, spool: Spool, filename: str | None) -> Job:
+        """Take a file, durably; it is heard when its turn comes.
+
+        Args:
+            spool: finished; it belongs to the job from now on.
+
+        Raises:
+            BadRequest, UnsupportedLanguage: the options cannot be served.
+            StoreUnavailable: it cannot be recorded; the file is still the caller's.
+        """
+        self.check(options)
+        job = Job(
+            id=f"job-{secrets.token_hex(8)}",
+            interview=interview,
+            options=options,
+            engine=self._engines.choose(options.engine).about.name,
+            stream=f"st-{secrets.token_hex(8)}",
+            token_hash=secrets.token_bytes(32),
+            spooled=spool.name,
+            filename=None if filename is None else filename[:MAX_FILENAME],
+            size_bytes=spool.size,
+            created_ms=self._services.utc_ms(),
+        )
+        await self._services.store.keep_job(job)
+        self._enter(job)
+        self._pump()
+        log.info("job.queued", job=job.id, interview=interview, bytes=job.size_bytes, waiting=len(self._queue))
+        return job
+
+    # --- what is asked about jobs -----------------------------------------------------------------------------------
+
+    async def progress(self, name: str) -> Progress:
+        """How a job stands.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        work = self._works.get(name)
+        if work is not None and work.job.state in OPEN_JOBS:
+            return work.progress
+        job = work.job if work is not None else await self._services.store.job(name)
+        if job is None:
+            raise NotFound("there is no such job", hint="its name is in the answer to the upload")
+        return Progress(job=job, audio_ms=job.audio_ms, share=1.0 if job.state == "done" else None, eta_s=None)
+
+    async def wait(self, name: str, within_s: float) -> Progress:
+        """As ``progress``, when the job is over or ``within_s`` seconds have passed."""
+        work = self._works.get(name)
+        if work is not None and within_s > 0:
+            try:
+                async with asyncio.timeout(within_s):
+                    await work.over.wait()
+            except TimeoutError:
+                return work.progress
+        return await self.progress(name)
+
+    async def cancel(self, name: str) -> Progress:
+        """End a job where it is; what was stored of it stays.  One that is over stays as it is.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        work = self._works.get(name)
+        if work is not None and not self._closing:
+            self._stop(work)
+            await work.over.wait()
+        return await self.progress(name)
+
+    def holds(self, interview: str) -> bool:
+        """Whether a file waits, or is heard, for this interview."""
+        return any(work.job.interview == interview for work in self._works.values())
+
+    async def forget(self, interview: str) -> None:
+        """End all jobs of an interview that is being deleted; their files are gone when this returns."""
+        works = [work for work in self._works.values() if work.job.interview == interview]
+        for work in works:
+            self._stop(work)
+        for work in works:
+            await work.over.wait()
+
+    def _stop(self, work: Work) -> None:
+        if work.cancelled:
+            return
+        work.cancelled = True
+        if work.task is None:
+            self._queue.remove(work)
+            self._begin(work)
+        else:
+            work.task.cancel()
+
+    # --- work -------------------------------------------------------------------------------------------------------
+
+    def _enter(self, job: Job) -> None:
+        work = Work(self._means, job)
+        self._works[job.id] = work
+        self._queue.append(work)
+
+    def _pump(self) -> None:
+        while self._queue and self._idle > 0 and not self._closing:
+            self._begin(self._queue.popleft())
+        self._count()
+
+    def _begin(self, work: Work) -> None:
+        self._running.add(work)
+        work.task = asyncio.create_task(self._work(work), name="job")
+
+    async def _work(self, work: Work) -> None:
+        try:
+            await work.to_the_end()
+            self._works.pop(work.job.id, None)
+        finally:
+            self._running.discard(work)
+            self._pump()
+
+    def _count(self) -> None:
+        gauge = self._services.metrics.jobs
+        gauge.labels("receiving").set(self._receiving)
+        gauge.labels("queued").set(len(self._queue))
+        gauge.labels("running").set(len(self._running))
+
+
+class Receiving:
+    """A held place; see ``Jobs.receive``."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    def __enter__(self) -> None:
+        self._jobs.hold(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._jobs.hold(-1)
