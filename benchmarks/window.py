@@ -140,9 +140,7 @@ def usual_rows(
     whisper = model.whisper
 
     def usual() -> object:
-        segments, _ = whisper.transcribe(
-            floats, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False
-        )
+        segments, _ = whisper.transcribe(floats, language="en", beam_size=1, temperature=0.0, without_timestamps=True)
         return list(segments)
 
     asked = windows(engine, [audio], final=False)

@@ -312,3 +312,33 @@ class SegmenterOracle:
             self.close(position, cause, over, position)
             if over:
                 self.forget_before = frame + 1
+
+
+# --- mel --------------------------------------------------------------------------------------------------------
+
+
+def log_mel(samples: Sequence[int], hop: int, filters: Sequence[Sequence[float]]) -> list[float]:
+    """log10 of the mel energies of one hop, by the definition of the discrete Fourier transform.
+
+    Args:
+        samples: the whole stream so far; mirrored before its beginning, zero after its end.
+    """
+    frame = []
+    for n in range(400):
+        place = abs(160 * hop - 200 + n)
+        value = samples[place] / 32_768 if place < len(samples) else 0.0
+        frame.append(value * (0.5 - 0.5 * math.cos(math.tau * n / 400)))
+    powers = []
+    for k in range(201):
+        re = sum(value * math.cos(math.tau * n * k / 400) for n, value in enumerate(frame))
+        im = sum(value * math.sin(math.tau * n * k / 400) for n, value in enumerate(frame))
+        powers.append(re * re + im * im)
+    energies = (sum(a * b for a, b in zip(row, powers, strict=True)) for row in filters)
+    return [math.log10(max(energy, 1e-10)) for energy in energies]
+
+
+def mel_window(hops: Sequence[Sequence[float]], frames: int) -> list[list[float]]:
+    """Features of a window from its hops: clamped to 8 decades, scaled, silence behind; one row per band."""
+    floor = max(max(map(max, hops)) - 8, -10)
+    rows = [[(max(hop[band], floor) + 4) / 4 for hop in hops] for band in range(len(hops[0]))]
+    return [row + [(floor + 4) / 4] * (frames - len(row)) for row in rows]

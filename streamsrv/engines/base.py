@@ -7,11 +7,13 @@ and keeps no state (Whisper); ``runtime.scheduler`` drives it.  Callers ask ``ab
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
-from streamsrv.facts import Word
+from streamsrv.errors import EngineError
+from streamsrv.facts import Position, Word
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +31,10 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a decode can be forced to begin with given words."""
     partial_every_s: float = 0.12
     """Seconds between two partial hypotheses worth asking for, when the machine is idle."""
+    parallel: int = 1
+    """Calls of ``WindowEngine.hear`` it gains from at once."""
+    floor_s: float = 1.0
+    """Window engines: a shorter span costs what one of so many seconds costs."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,8 +98,12 @@ class LiveEngine(Protocol):
             SetupError: it cannot work here; the hint holds the remedy.
         """
 
-    def listen(self, *, language: str | None) -> Listener:
+    def listen(self, *, language: str | None, background: bool = False) -> Listener:
         """A listener for one channel of one session.
+
+        Args:
+            language: BCP 47, or the engine's own choice.
+            background: hears a file: whatever live speech needs goes first, however long that takes.
 
         Raises:
             UnsupportedLanguage: says which it knows.
@@ -101,3 +111,83 @@ class LiveEngine(Protocol):
 
     async def close(self) -> None:
         """Free models, processes and sockets.  Safe to call twice."""
+
+
+# --- engines that hear whole spans ------------------------------------------------------------------------------
+
+WINDOWS_S = (1, 2, 3, 5, 8, 12, 20, 30)
+"""Lengths of windows: a span is padded to the next of these, so that several can be heard in one batch."""
+
+
+class Attention(Protocol):
+    """What a window engine remembers of one channel of one session: features computed once, language, prompt.
+
+    Used by one thread at a time, whichever that is.
+    """
+
+    def take(self, samples: bytes, position: Position) -> None:
+        """Take audio that follows what was taken before; a gap forgets everything before it.
+
+        Args:
+            samples: int16 little-endian, 16 000 Hz, mono.
+            position: of the first sample.
+        """
+
+    def forget(self, before: Position) -> None:
+        """Audio before this position is not asked about any more."""
+
+    def close(self) -> None:
+        """The session is over.  Safe to call twice."""
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """One span to be heard."""
+
+    attention: Attention
+    start: Position
+    stop: Position
+    """Taken by ``attention`` before the call."""
+    final: bool
+    """Worth more effort: beam, word times, full window where set."""
+    prefix: tuple[Word, ...] = ()
+    """Stable words of the span; the answer begins with them."""
+
+
+class WindowEngine(Protocol):
+    """An engine that hears whole spans and gains from hearing several together."""
+
+    @property
+    def abilities(self) -> Abilities: ...
+
+    @property
+    def about(self) -> About: ...
+
+    @property
+    def healthy(self) -> bool: ...
+
+    async def start(self) -> None:
+        """Load and warm up.
+
+        Raises:
+            SetupError: it cannot work here; the hint holds the remedy.
+        """
+
+    def attend(
+        self, *, language: str | None, task: str = "transcribe", prompt: str = "", hotwords: tuple[str, ...] = ()
+    ) -> Attention:
+        """What is remembered of one channel.
+
+        Raises:
+            UnsupportedLanguage: says which it knows.
+        """
+
+    def hear(self, windows: Sequence[Window]) -> Sequence[Hypothesis | EngineError]:
+        """Recognise windows of different sessions together; answers come in the order of the questions.
+
+        Blocking, called in worker threads, at most ``abilities.parallel`` at once.  Times in a hypothesis count from
+        its window's ``start``.  A window that fails fails alone: its answer is ``EngineFailed``; ``EngineBusy`` means
+        that it was not heard and may be asked again.  What is raised concerns all windows.
+        """
+
+    async def close(self) -> None:
+        """Free models and memory.  Safe to call twice."""

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from typing import TypeAlias, TypeGuard
+
+import msgspec
 
 from streamsrv import telemetry
-from streamsrv.engines.base import LiveEngine
-from streamsrv.errors import BadRequest, SetupError
-from streamsrv.runtime.ear import Answered, Read, Troubled
+from streamsrv.engines._whisper.settings import WhisperSettings
+from streamsrv.engines.base import LiveEngine, WindowEngine
+from streamsrv.errors import BadRequest, EngineBusy, SetupError
+from streamsrv.runtime.ear import Answered, Ear, Picked, Read, TroubledBy
+from streamsrv.runtime.file_ear import FileEar
 from streamsrv.runtime.live import LiveEar
+from streamsrv.runtime.scheduler import Scheduler
+from streamsrv.runtime.scheduling.pace import Load
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.window import WindowEar
 from streamsrv.session.settings import MachineSettings
 
-KNOWN = ("sphinx",)
+MODULES = {"whisper": "faster_whisper", "sphinx": "pocketsphinx"}
+"""The engines there are, and what each stands on."""
+FINAL_WITHIN_S = 1.0
+"""What a final may wait for its engine."""
+PARTIAL_FIRST_S = 0.5
+"""A window engine is not asked about less of a segment: half a word is heard as a wrong one."""
+TRIM_LEAST_S = 3.0
+"""Spans of partials are not trimmed to less, however short the engine's windows are: words need those around them."""
+
+AnyEngine: TypeAlias = LiveEngine | Scheduler
+"""An engine as the server knows it: a window engine is known by its scheduler."""
 
 
-def make_engine(name: str, *, model: str | None, device: str, workers: int | None) -> tuple[LiveEngine, str]:
-    """The engine called ``name``; ``auto`` takes the best that is installed.
+def make_engine(
+    name: str, *, model: str | None, device: str, workers: int | None, whisper: WhisperSettings | None = None
+) -> tuple[LiveEngine | WindowEngine, str]:
+    """The engine called ``name``; ``auto`` takes the best that is installed and has its model on this disk.
+
+    Args:
+        whisper: how Whisper listens; model, device and workers stand above it.
 
     Returns:
         The engine, and why it was chosen, in words for the ready line.
@@ -27,11 +50,13 @@ def make_engine(name: str, *, model: str | None, device: str, workers: int | Non
     """
     why = "asked for"
     if name == "auto":
-        name, why = "sphinx", "embedded, needs no download"
-    if name not in KNOWN:
-        raise SetupError(f"there is no engine '{name}'", hint=f"engines: auto, {', '.join(KNOWN)}")
-    if find_spec("pocketsphinx") is None:
-        raise SetupError("engine 'sphinx' is not installed", hint="run: pip install 'streamsrv[sphinx]'")
+        name, why = _best(model)
+    if name not in MODULES:
+        raise SetupError(f"there is no engine '{name}'", hint=f"engines: auto, {', '.join(MODULES)}")
+    if find_spec(MODULES[name]) is None:
+        raise SetupError(f"engine '{name}' is not installed", hint=f"run: pip install 'streamsrv[{name}]'")
+    if name == "whisper":
+        return _whisper(whisper or WhisperSettings(), model=model, device=device, workers=workers), why
     if model is not None:
         raise SetupError(f"engine 'sphinx' has one model and cannot load '{model}'", hint="leave --model out")
     if device not in ("auto", "cpu"):
@@ -41,18 +66,81 @@ def make_engine(name: str, *, model: str | None, device: str, workers: int | Non
     return SphinxEngine(SphinxSettings(workers=workers)), why
 
 
-class Engines:
-    """The engines of this server; the first is the default."""
+def _best(model: str | None) -> tuple[str, str]:
+    """Whisper when its weights are here, else what needs none: never a surprise download."""
+    if find_spec(MODULES["whisper"]) is not None:
+        from streamsrv.engines._whisper import catalogue
 
-    def __init__(self, engines: Iterable[LiveEngine], metrics: telemetry.Metrics) -> None:
-        self.all = tuple(engines)
+        if model is not None:
+            return "whisper", "it loads models"
+        if catalogue.best() is not None:
+            return "whisper", "its weights are on this disk"
+    return "sphinx", "embedded, needs no download"
+
+
+def _whisper(settings: WhisperSettings, *, model: str | None, device: str, workers: int | None) -> WindowEngine:
+    from streamsrv.engines.whisper import WhisperEngine
+
+    return WhisperEngine(
+        msgspec.structs.replace(
+            settings,
+            model=settings.model if model is None else model,
+            device=settings.device if device == "auto" else device,
+            num_workers=settings.num_workers if workers is None else workers,
+        )
+    )
+
+
+class Engines:
+    """The engines of this server; the first is the default.
+
+    Args:
+        engines: started already, or by ``start``.
+        metrics: the server's numbers.
+        rebuild: makes the window engine of this name anew, after it hung.
+    """
+
+    def __init__(
+        self,
+        engines: Iterable[LiveEngine | WindowEngine],
+        metrics: telemetry.Metrics,
+        *,
+        rebuild: Callable[[], WindowEngine] | None = None,
+    ) -> None:
+        self.ready = True
+        """False while engines load."""
         self._metrics = metrics
+        self._rebuild = rebuild
+        self.all: tuple[AnyEngine, ...] = tuple(self._known(engine) for engine in engines)
+
+    def _known(self, engine: LiveEngine | WindowEngine) -> AnyEngine:
+        if is_live(engine):
+            return engine
+        if is_window(engine):
+            return Scheduler(engine, self._metrics, final_within_s=FINAL_WITHIN_S, rebuild=self._rebuild)
+        raise SetupError(f"engine '{engine.about.name}' neither listens live nor hears windows")
+
+    async def start(self) -> None:
+        """Load all engines; questions for window engines wait meanwhile.
+
+        Raises:
+            SetupError: one cannot work here; the hint holds the remedy.
+        """
+        self.ready = False
+        for engine in self.all:
+            await engine.start()
+        self.ready = True
+
+    async def close(self) -> None:
+        """Free what they hold.  Safe to call twice."""
+        for engine in self.all:
+            await engine.close()
 
     @property
-    def default(self) -> LiveEngine:
+    def default(self) -> AnyEngine:
         return self.all[0]
 
-    def choose(self, name: str | None) -> LiveEngine:
+    def choose(self, name: str | None) -> AnyEngine:
         """The engine a client asked for.
 
         Raises:
@@ -66,22 +154,54 @@ class Engines:
         known = ", ".join(engine.about.name for engine in self.all)
         raise BadRequest(f"option 'engine': this server does not run '{name}'", hint=f"it runs: {known}")
 
+    def check(self, engine: AnyEngine, *, language: str | None) -> None:
+        """See whether a session can be heard; an engine that is still loading is believed to know everything.
+
+        Raises:
+            UnsupportedLanguage: the engine does not know ``language``.
+        """
+        if not isinstance(engine, Scheduler):
+            engine.listen(language=language).close()
+            return
+        try:
+            engine.attend(language=language).close()
+        except EngineBusy:
+            pass
+
+    def load(self, engine: AnyEngine) -> Load | None:
+        """What a window engine measures about itself."""
+        return engine.load if isinstance(engine, Scheduler) else None
+
     def ear(
         self,
-        engine: LiveEngine,
+        engine: AnyEngine,
         *,
         channels: int,
         language: str | None,
         read: Read,
         answered: Answered,
-        troubled: Troubled,
-    ) -> LiveEar:
-        """The ear of one session.
+        troubled: TroubledBy,
+        picked: Picked,
+        background: bool = False,
+    ) -> Ear:
+        """The ear of one session, or of one file, which is heard behind live speech.
 
         Raises:
             UnsupportedLanguage: the engine does not know ``language``.
         """
-        return LiveEar(
+        if isinstance(engine, Scheduler):
+            return WindowEar(
+                engine,
+                channels=channels,
+                language=language,
+                read=read,
+                answered=answered,
+                troubled=troubled,
+                picked=picked,
+                background=background,
+            )
+        make = FileEar if background else LiveEar
+        return make(
             engine,
             channels=channels,
             language=language,
@@ -92,14 +212,28 @@ class Engines:
         )
 
 
-def machine_settings(engine: LiveEngine, session: SessionSettings) -> MachineSettings:
+def is_live(engine: LiveEngine | WindowEngine) -> TypeGuard[LiveEngine]:
+    """Whether it listens while people speak."""
+    return engine.abilities.live
+
+
+def is_window(engine: LiveEngine | WindowEngine) -> TypeGuard[WindowEngine]:
+    """Whether it hears whole spans."""
+    return not engine.abilities.live
+
+
+def machine_settings(engine: AnyEngine, session: SessionSettings) -> MachineSettings:
     """A session's bounds, and the pace its engine bears."""
     abilities = engine.abilities
+    live = abilities.live
     return MachineSettings(
         idle_timeout_s=session.idle_timeout_s,
         resume_window_s=session.resume_window_s,
         max_stream_s=session.max_stream_s,
         partial_every_s=abilities.partial_every_s,
         agreement=abilities.agreement,
-        partials_always=abilities.live,
+        partials_always=live,
+        final_within_s=FINAL_WITHIN_S,
+        partial_first_s=0.0 if live else PARTIAL_FIRST_S,
+        trim_after_s=None if live else max(abilities.floor_s, TRIM_LEAST_S),
     )

@@ -10,6 +10,7 @@ from streamsrv.facts import Answer, Cause, ChannelStart, Position, Word
 from streamsrv.session.agreement import Agreement
 from streamsrv.session.effects import Hear
 from streamsrv.session.transcript import join
+from streamsrv.session.trimming import UNTRIMMED, Trim
 
 
 @dataclass(slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Segment:
     asked: Position
     """End of the newest span an engine was asked about."""
     asked_at: float = -1.0
+    trim: Trim = field(default_factory=lambda: UNTRIMMED)
     said: tuple[str, int] = ("", 0)
     """Text and stable length of the last partial."""
     stop: Position = 0
@@ -45,6 +47,8 @@ class Asked:
     arrived: float
     """Arrival of the newest sample it covers, monotonic seconds."""
     final: bool
+    trim: Trim
+    """How the question leaves out the segment's beginning."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +59,8 @@ class Channel:
     agreement_needed: int
     start: ChannelStart
     position: Position = 0
+    arrived: float = 0.0
+    """When ``position`` last moved, monotonic seconds."""
     restart: Position = 0
     """Newest restart point the front reported."""
     safe: Position = 0
@@ -119,17 +125,23 @@ def hear(asked: Asked, *, request: int, deadline: float) -> Hear:
         request=request,
         channel=asked.channel.number,
         segment=segment.number,
-        start=segment.start,
+        start=segment.start if asked.trim.words == 0 else asked.trim.start,
         stop=asked.stop,
         final=asked.final,
-        prefix=segment.agreement.stable,
+        prefix=segment.agreement.stable[asked.trim.words :],
         deadline=deadline,
     )
 
 
-def conclude(channel: Channel, segment: Segment, answer: Answer, now: float) -> Final:
+def whole(asked: Asked, answer: Answer) -> tuple[Word, ...]:
+    """The answer as a hypothesis of the whole segment: what was left out of the question is put before it."""
+    return asked.segment.agreement.stable[: asked.trim.words] + answer.words
+
+
+def conclude(asked: Asked, answer: Answer, now: float) -> Final:
     """The segment's final from the engine's last answer."""
-    words: tuple[Word, ...] = segment.agreement.conclude(answer.words)
+    channel, segment = asked.channel, asked.segment
+    words: tuple[Word, ...] = segment.agreement.conclude(whole(asked, answer))
     return Final(
         channel=channel.number,
         utterance=segment.utterance,

@@ -1,8 +1,9 @@
 """The session machine: sans-I/O, with time as an argument.
 
 Five entrances (``receive``, ``marked``, ``heard``, ``stored``, ``tick``), each with ``now`` in monotonic seconds and
-each answered by the effects the driver must carry out, in order.  ``deadline`` tells when ``tick`` is wanted.  The
-same inputs at the same times give the same effects, so a conversation is a file (``tests/golden``).
+each answered by the effects the driver must carry out, in order.  ``deadline`` tells when ``tick`` is wanted.  A sixth,
+``picked``, lets an engine that kept a question waiting ask for its newest form.  The same inputs at the same times
+give the same effects, so a conversation is a file (``tests/golden``).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from streamsrv.facts import (
     SpeechEnded,
 )
 from streamsrv.session.channel import Channel
-from streamsrv.session.effects import AnyEffect, Close, Cut, Leave, Release, Say, Settle
+from streamsrv.session.effects import AnyEffect, Close, Cut, Hear, Leave, Release, Say, Settle
 from streamsrv.session.hearing import Hearing
 from streamsrv.session.progress import Progress
 from streamsrv.session.settings import MachineSettings
@@ -74,6 +75,8 @@ class Machine:
         self.state = State.OPEN
         self.last_heard = now
         """When the peer last sent anything; the driver moves it with every message."""
+        self.fresh = epoch == 1 or all(start == ChannelStart() for start in starts)
+        """Nothing of the stream is stored or acknowledged: its options may still change."""
         self._epoch = epoch
         self._resume_at = resume_at
         self._finals_before = finals
@@ -154,6 +157,13 @@ class Machine:
         """An engine answered."""
         return [] if self.state in OVER else self._hearing.heard(answer, now)
 
+    def picked(self, request: int, now: float) -> Hear | None:
+        """The engine has time for this question: its newest form, or ``None`` when its answer is no longer wanted.
+
+        For engines that let questions wait: a partial then covers the newest audio, however long it waited.
+        """
+        return None if self.state in OVER else self._hearing.picked(request, now)
+
     def stored(self, receipt: Receipt, now: float) -> list[AnyEffect]:
         """The store confirmed something."""
         if self.state in OVER:
@@ -198,7 +208,7 @@ class Machine:
         return True
 
     def _configure(self, options: Options) -> list[AnyEffect]:
-        if self.state is State.OPEN and self._epoch == 1:
+        if self.state is State.OPEN and self.fresh:
             self.options = options
             self._channels[:] = [self._channel(number, ChannelStart()) for number in range(options.tracks)]
             self._hearing.interim = options.interim
@@ -263,7 +273,7 @@ class Machine:
 
     def _advanced(self, mark: Advanced, now: float) -> list[AnyEffect]:
         ours = self._channels[mark.channel]
-        ours.position, ours.restart = mark.position, mark.restart
+        ours.position, ours.arrived, ours.restart = mark.position, now, mark.restart
         if mark.position > self.settings.max_stream_s * RATE_HZ:
             message = f"the stream is longer than {self.settings.max_stream_s:g} s"
             abort = commands.Abort(
@@ -279,7 +289,7 @@ class Machine:
 
     def _began(self, mark: SpeechBegan, now: float) -> list[AnyEffect]:
         ours = self._channels[mark.channel]
-        ours.position = mark.position
+        ours.position, ours.arrived = mark.position, now
         utterance = ours.next_utterance
         ours.next_utterance += 1
         ours.begin(mark.start, utterance=utterance)
@@ -288,7 +298,7 @@ class Machine:
 
     def _ended(self, mark: SpeechEnded, now: float) -> list[AnyEffect]:
         ours = self._channels[mark.channel]
-        ours.position = mark.position
+        ours.position, ours.arrived = mark.position, now
         segment = ours.end(stop=mark.stop, speech_at=mark.speech_at, now=now, cause=mark.cause, over=mark.over)
         effects: list[AnyEffect] = []
         if mark.over:

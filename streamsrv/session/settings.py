@@ -20,3 +20,13 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Ask for partials even when nobody wants to see them: a live engine is then up to date at the endpoint."""
     final_within_s: float = 1.0
     """Deadline of a final, from the end of its segment."""
+    partial_first_s: float = 0.0
+    """Audio a segment must hold before its first partial is asked for."""
+    trim_after_s: float | None = None
+    """Longest span of a partial: a longer one begins at the start of a stable word; ``None``: always the whole."""
+    trim_to_s: float = 0.6
+    """Share of ``trim_after_s`` a span has after it was trimmed, so that it need not be trimmed each time."""
+    trim_context_s: float = 0.8
+    """Stable speech a trimmed span begins with: a recogniser that is given words to begin with must hear them."""
+    trim_finals: bool = False
+    """Whether finals too begin where the partials did; otherwise they hear the whole segment."""

@@ -44,9 +44,7 @@ def dialect() -> NativeDialect:
         "resume_window_s": 1.0,
         "max_stream_s": 1.0,
     }
-    greeting = Greeting(
-        session="s", stream="st", interview="i", resume_token="t", engine=engine, limits=limits
-    )
+    greeting = Greeting(session="s", stream="st", interview="i", resume_token="t", engine=engine, limits=limits)
     return NativeDialect(greeting, Options())
 
 
@@ -86,7 +84,8 @@ SAID: dict[str, events.AnyEvent] = {
 
 def test_the_page_shows_every_event_there_is() -> None:
     shown = {message["type"] for message in messages("json server")}
-    assert shown == set(SAID) and len(_WORDS) == len(SAID)
+    assert shown == set(SAID)
+    assert len(_WORDS) == len(SAID)
 
 
 @pytest.mark.parametrize("shown", messages("json server"), ids=lambda message: str(message["type"]))
@@ -138,4 +137,6 @@ async def test_the_python_client_of_the_page_reads_the_words(tmp_path: Path) -> 
         out, _ = await asyncio.wait_for(process.communicate(), 30)
     told = out.decode()
     assert process.returncode == 0
-    assert "engine counting" in told and re.search(r"[\r\n]w0 w1 w2 w3\n", told) and "'closed'" in told
+    assert "engine counting" in told
+    assert re.search(r"[\r\n]w0 w1 w2 w3\n", told)
+    assert "'closed'" in told

@@ -10,6 +10,8 @@ from streamsrv.commands import Options
 from streamsrv.facts import ChannelStart
 from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.fanout import Fanout
+from streamsrv.runtime.recorder import Recording, Warn
 from streamsrv.session.settings import MachineSettings
 from streamsrv.stores.base import StreamKey
 from tests.support.engines import CountingEngine
@@ -40,7 +42,14 @@ class Services:
     def __init__(self) -> None:
         self.store = MemoryStore()
         self.metrics = telemetry.Metrics("test")
+        self.fanout = Fanout(self.store, self.metrics, most=10)
         self.clock = 1_000.0
+
+    def check(self, options: Options) -> None:
+        pass
+
+    def record(self, key: StreamKey, options: Options, begins: int, warn: Warn) -> Recording | None:
+        return None
 
     def now(self) -> float:
         return self.clock

@@ -11,7 +11,7 @@ from streamsrv import commands, events
 from streamsrv.commands import Options
 from streamsrv.facts import RATE_HZ
 from streamsrv.runtime import keeper, live
-from streamsrv.runtime.driver import LOW_S, RING_S
+from streamsrv.runtime.troubles import LOW_S, RING_S
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import State
 from tests.runtime.stage import Stage

@@ -112,9 +112,7 @@ async def test_speakers_are_greeted_while_the_engine_loads_and_nothing_they_said
             assert 'streamsrv_window_seconds_count{rank="final"} 1.0' in await answer.text()
 
 
-async def test_who_comes_into_a_troubled_server_is_told_at_once(
-    tmp_path: Path, client: aiohttp.ClientSession
-) -> None:
+async def test_who_comes_into_a_troubled_server_is_told_at_once(tmp_path: Path, client: aiohttp.ClientSession) -> None:
     async with running(tmp_path, engine=ScriptedEngine()) as here:
         scheduler = here.app[ENGINES].default
         assert isinstance(scheduler, Scheduler)

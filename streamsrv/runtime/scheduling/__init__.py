@@ -1,0 +1,1 @@
+"""How a window engine's time is shared out: pure policy, and the threads that carry it out."""

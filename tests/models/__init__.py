@@ -1,0 +1,1 @@
+"""Whisper models without a download: made by numpy (``tone``, ``sized``) or trained and small (``digits/``)."""

@@ -1,0 +1,194 @@
+"""A session on a window engine: real front, real machine, real scheduler, an engine of known words."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+
+from streamsrv import commands, events
+from streamsrv.commands import Options
+from streamsrv.engines.base import Hypothesis, Window
+from streamsrv.errors import EngineError, EngineFailed, UnsupportedLanguage
+from streamsrv.facts import RATE_HZ
+from streamsrv.runtime.engines import Engines, machine_settings
+from streamsrv.runtime.scheduler import Scheduler
+from streamsrv.runtime.scheduling import waiting
+from streamsrv.runtime.settings import SessionSettings
+from tests.runtime.stage import Stage
+from tests.support.speech import silence, voice
+from tests.support.windows import WORD_SAMPLES, ScriptedAttention, ScriptedEngine, counted
+
+
+@pytest.fixture(autouse=True)
+def no_lingering(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LINGER_S", 0.0)
+
+
+class WindowStage(Stage):
+    """One speaker before a window engine."""
+
+    def __init__(self, scripted: ScriptedEngine | None = None, *, options: Options | None = None) -> None:
+        super().__init__(options=options)
+        self.scripted = scripted or ScriptedEngine()
+        self.engines = Engines([self.scripted], self.services.metrics)
+        scheduler = self.engines.default
+        assert isinstance(scheduler, Scheduler)
+        self.scheduler = scheduler
+        self.engine = scheduler  # type: ignore[assignment]
+        self.settings = machine_settings(scheduler, SessionSettings())
+
+    async def rest(self) -> None:
+        """Until the engine has answered everything."""
+        async with asyncio.timeout(20):
+            await super().rest()
+            while self.scheduler.waiting or self.scheduler._busy:
+                await super().rest()
+
+    async def hear(self, audio: bytes) -> WindowStage:
+        await self.begin()
+        await self.send(audio)
+        await self.order(commands.Finish())
+        await self.engines.close()
+        assert self.peer.closed == (1000, "")
+        assert self.scripted.faults == []
+        return self
+
+
+def words_of(final: events.Final) -> list[str]:
+    return [f"w{n}" for n in range(-(-final.start // WORD_SAMPLES), final.stop // WORD_SAMPLES)]
+
+
+def check_promises(stage: Stage) -> None:
+    promised: dict[tuple[int, int], str] = {}
+    for event in stage.peer.heard:
+        if isinstance(event, events.Partial | events.Final):
+            assert event.text.startswith(promised.get((event.channel, event.segment), ""))
+            if isinstance(event, events.Partial):
+                promised[event.channel, event.segment] = event.text[: event.stable_chars]
+
+
+async def test_an_utterance_is_heard_word_by_word_and_its_final_says_all_of_it() -> None:
+    stage = await WindowStage().hear(silence(0.5) + voice(12.0) + silence(1.0))
+    (final,) = stage.peer.finals
+    assert final.text.split() == words_of(final)
+    assert [word.start for word in final.words] == [int(word.text[1:]) * WORD_SAMPLES for word in final.words]
+    assert (final.engine, final.language) == ("scripted", "en-US")
+    partials = [event for event in stage.peer.heard if isinstance(event, events.Partial)]
+    assert len(partials) > 15
+    assert partials[-1].stable_chars > 40
+    check_promises(stage)
+
+
+async def test_long_speech_is_trimmed_and_nothing_is_lost_or_doubled() -> None:
+    stage = await WindowStage().hear(silence(0.5) + voice(50.0) + silence(1.0))
+    for final in stage.peer.finals:
+        assert final.text.split() == words_of(final)
+    check_promises(stage)
+    windows = [window for batch in stage.scripted.batches for window in batch]
+    partials = [(w.stop - w.start) / RATE_HZ for w in windows if not w.final]
+    assert max(partials) <= 5.0 + 0.7
+    assert sum(partials) / 50.0 < 10.0, "seconds heard per second spoken"
+
+
+async def test_every_sample_is_given_to_the_engine_once() -> None:
+    stage = WindowStage()
+    taken: list[tuple[int, int]] = []
+    take = ScriptedAttention.take
+
+    def count(attention: ScriptedAttention, samples: bytes, position: int) -> None:
+        taken.append((position, position + len(samples) // 2))
+        take(attention, samples, position)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptedAttention, "take", count)
+        await stage.hear(silence(0.5) + (voice(7.0) + silence(1.0)) * 3)
+    spans = [(final.start, final.stop) for final in stage.peer.finals]
+    assert len(spans) == 3
+    for before, after in pairwise(taken):
+        assert after[0] >= before[1]
+    assert sum(stop - start for start, stop in taken) == sum(stop - start for start, stop in spans)
+
+
+async def test_two_channels_are_two_voices() -> None:
+    stage = WindowStage(options=Options(channels=2, multichannel=True))
+    left, right = silence(0.2) + voice(3.0) + silence(4.0), silence(3.8) + voice(3.0) + silence(0.4)
+    await stage.hear(b"".join(left[at : at + 2] + right[at : at + 2] for at in range(0, len(left), 2)))
+    assert [(final.channel, final.text.split()) for final in stage.peer.finals] == [
+        (final.channel, words_of(final)) for final in sorted(stage.peer.finals, key=lambda final: final.channel)
+    ]
+    assert len(stage.scripted.attentions) == 2
+    assert [attention.closed for attention in stage.scripted.attentions] == [1, 1]
+
+
+async def test_without_interim_only_finals_are_heard() -> None:
+    stage = await WindowStage(options=Options(interim=False)).hear(silence(0.5) + voice(6.0) + silence(1.0))
+    assert [window.final for batch in stage.scripted.batches for window in batch] == [True]
+    assert stage.peer.finals[0].text.split() == words_of(stage.peer.finals[0])
+
+
+async def test_a_segment_the_engine_gives_up_is_said_and_the_next_is_heard() -> None:
+    stage = WindowStage()
+    failed = 0
+
+    def judge(window: Window) -> Hypothesis | EngineError:
+        nonlocal failed
+        if window.final and not failed:
+            failed += 1
+            return EngineFailed("never")
+        return counted(window)
+
+    stage.scripted.judge = judge
+    await stage.hear(silence(0.5) + voice(2.0) + silence(1.0) + voice(2.0) + silence(1.0))
+    first, second = stage.peer.finals
+    assert first.failed
+    assert not second.failed
+    assert second.text.split() == words_of(second)
+    warned = [event for event in stage.peer.heard if isinstance(event, events.Warned)]
+    assert [(event.code, event.segment) for event in warned] == [("segment_failed", 0)]
+    check_promises(stage)
+
+
+async def test_an_engine_that_contradicts_itself_takes_nothing_back() -> None:
+    stage = WindowStage(ScriptedEngine(prefix=False))
+    calls = 0
+
+    def judge(window: Window) -> Hypothesis | EngineError:
+        nonlocal calls
+        calls += 1
+        heard = counted(window)
+        if isinstance(heard, Hypothesis) and calls % 3 == 0:
+            return Hypothesis(words=heard.words[1:], language="en-US")
+        return heard
+
+    stage.scripted.judge = judge
+    await stage.hear(silence(0.5) + voice(30.0) + silence(1.0))
+    check_promises(stage)
+
+
+async def test_a_language_it_does_not_know_is_refused_before_anything_begins() -> None:
+    stage = WindowStage(options=Options(language="de"))
+    with pytest.raises(UnsupportedLanguage):
+        stage.engines.check(stage.scheduler, language="de")
+    with pytest.raises(UnsupportedLanguage):
+        await stage.begin()
+    assert stage.scheduler._patrons == {}
+    await stage.engines.close()
+
+
+async def test_a_session_that_comes_back_goes_on_with_a_new_ear() -> None:
+    stage = WindowStage()
+    await stage.begin()
+    await stage.send(silence(0.5) + voice(4.0))
+    await stage.order(commands.Disconnect(clean=False))
+    audio = silence(0.5) + voice(8.0) + silence(1.0)
+    await stage.resume()
+    ready = stage.peer.heard[0]
+    assert isinstance(ready, events.Ready)
+    await stage.send(audio[2 * ready.resume_at :])
+    await stage.order(commands.Finish())
+    (final,) = stage.peer.finals
+    assert final.text.split() == words_of(final)
+    await stage.engines.close()
+    assert stage.scripted.faults == []
