@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from streamsrv.audio._cage.settings import CageSettings
+from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.errors import SetupError
 from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, UploadSettings
 from streamsrv.stores.sqlite.settings import SqliteSettings
@@ -119,6 +120,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session: SessionSettings = msgspec.field(default_factory=SessionSettings)
     store: SqliteSettings = msgspec.field(default_factory=SqliteSettings)
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
+    whisper: WhisperSettings = msgspec.field(default_factory=WhisperSettings)
     upload: UploadSettings = msgspec.field(default_factory=UploadSettings)
     decode: CageSettings = msgspec.field(default_factory=CageSettings)
     archive: ArchiveSettings = msgspec.field(default_factory=ArchiveSettings)

@@ -65,7 +65,9 @@ async def _transcribe(settings: Settings, chosen: argparse.Namespace) -> int:
     from streamsrv.runtime.engines import Engines, make_engine
 
     wanted = settings.engine
-    engine, _ = make_engine(wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers)
+    engine, _ = make_engine(
+        wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
+    )
     numbers = telemetry.Metrics(streamsrv.__version__)
     engines = Engines([engine], numbers)
     await engines.start()

@@ -40,7 +40,9 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     numbers = telemetry.Metrics(streamsrv.__version__)
     wanted = settings.engine
-    engine, why = make_engine(wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers)
+    engine, why = make_engine(
+        wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
+    )
     engines = Engines([engine], numbers, rebuild=lambda: _again(settings))
     store = SqliteStore(settings.store)
     await store.open()
@@ -92,7 +94,9 @@ async def _listen(
 def _again(settings: Settings) -> WindowEngine:
     """The engine anew, after it hung."""
     wanted = settings.engine
-    engine, _ = make_engine(wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers)
+    engine, _ = make_engine(
+        wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
+    )
     if not is_window(engine):  # ``auto`` chose another: its weights went away meanwhile
         raise SetupError("the engine's model is gone", hint="put it back")
     return engine
