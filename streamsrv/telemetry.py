@@ -355,11 +355,12 @@ class Metrics:
         self.store = Histogram(
             "streamsrv_store_seconds", "Time of one store operation.", ["op"], buckets=_STORE_S, registry=registry
         )
-        self.store_errors = Counter("streamsrv_store_errors", "Failed store operations.", ["op"], registry=registry)
+        self.store_errors = Counter(
+            "streamsrv_store_errors", "Times a session found the store away.", registry=registry
+        )
         self.engine_replays = Counter(
             "streamsrv_engine_replays", "Segments heard again after a worker was lost.", registry=registry
         )
-        self.engine_workers = Gauge("streamsrv_engine_workers", "Engine workers alive.", registry=registry)
         self.engine_hangs = Counter("streamsrv_engine_hangs", "Engines given up after a hang.", registry=registry)
         self.window_waiting = Gauge(
             "streamsrv_window_waiting", "Questions waiting for a window engine, by rank.", ["rank"], registry=registry

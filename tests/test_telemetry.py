@@ -243,7 +243,6 @@ class TestMetrics:
             "streamsrv_endpoint_seconds_count ",
             "streamsrv_partial_lag_seconds_count ",
             "streamsrv_engine_replays_total ",
-            "streamsrv_engine_workers ",
             "streamsrv_degraded ",
             "streamsrv_loop_stall_seconds_count ",
             "process_resident_memory_bytes ",
@@ -257,7 +256,7 @@ class TestMetrics:
         metrics.messages.labels("audio").inc()
         metrics.finals.labels("vad").inc()
         metrics.store.labels("keep_final").observe(0.001)
-        metrics.store_errors.labels("keep_final").inc()
+        metrics.store_errors.inc()
         metrics.refused.labels("full").inc()
         families = list(text_string_to_metric_families(metrics.render().decode()))
         ours = [family for family in families if family.name.startswith("streamsrv_")]

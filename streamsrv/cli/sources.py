@@ -15,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from streamsrv.client.clock import Time
-from streamsrv.errors import SetupError
+from streamsrv.errors import BadMedia, SetupError
 
 SAMPLE_BYTES = 2
 MOST_CHANNELS = 8
@@ -85,7 +85,10 @@ class FileSource:
     def _read(self) -> bytes:
         # Floats are what libsndfile scales alike for every kind of file; 16-bit samples come back bit by bit.
         with self._using:
-            samples: NDArray[np.float32] = self._file.read(self._frames, dtype="float32", always_2d=True)
+            try:
+                samples: NDArray[np.float32] = self._file.read(self._frames, dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as failure:
+                raise BadMedia(f"{self.name} breaks off: {failure.error_string}", hint="mend the file") from None
         whole: NDArray[np.float32] = np.clip(np.rint(samples * 32_768.0), -32_768, 32_767)
         return whole.astype("<i2").tobytes()
 

@@ -38,8 +38,7 @@ FIRST_WORKER_S: Final = 20.0
 """Seconds the first worker may take; then the engine does not start."""
 LANGUAGE: Final = "en-US"
 NOTE: Final = (
-    "US English only; measured on real speech it gets about one word in three wrong when the recording is clear and "
-    "every second one when it is quiet or noisy"
+    "US English only; between one word in five and two in three are wrong, 45 in 100 over 14 recordings of real speech"
 )
 
 

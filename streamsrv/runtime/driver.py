@@ -295,7 +295,7 @@ class Driver:
         if active is (reason in self._troubles) or self._background:
             return
         (self._troubles.add if active else self._troubles.discard)(reason)
-        self._tally.degraded(active)
+        self._tally.degraded(reason, active)
         self._log.warning("session.degraded", reason=reason, active=active)
         self._say(degraded(reason, active))
 
@@ -364,7 +364,7 @@ class Driver:
         outcome = "ended" if self.machine.state is State.ENDED else "handed_over"
         if outcome == "ended":
             self._services.fanout.tell(self.key, events.StreamOver())
-        self._tally.left(outcome)
+        self._tally.left(outcome, (self._front.position - self.resume_at) / RATE_HZ)
         self._log.info(
             "session.left",
             outcome=outcome,

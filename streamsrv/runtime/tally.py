@@ -32,13 +32,15 @@ class Tally:
             self._metrics.final_latency.observe(event.latency_ms / 1000)
             self._metrics.endpoint.observe(event.endpoint_ms / 1000)
 
-    def degraded(self, active: bool) -> None:
+    def degraded(self, reason: str, active: bool) -> None:
         """One more reason why it is served below its promise, or one less."""
         if self._metrics is not None:
             self._metrics.degraded.inc(1 if active else -1)
+            self._metrics.store_errors.inc(active and reason == "store")
 
-    def left(self, outcome: str) -> None:
-        """The session is over; call once."""
+    def left(self, outcome: str, audio_s: float) -> None:
+        """The session is over, after so much audio; call once."""
         if self._metrics is not None:
             self._metrics.sessions.dec()
+            self._metrics.audio_seconds.inc(max(0.0, audio_s))
             self._metrics.sessions_ended.labels(outcome).inc()

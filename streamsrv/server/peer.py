@@ -8,6 +8,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from streamsrv import telemetry
+from streamsrv.server.socket import Socket
 
 SEND_WITHIN_S = 10.0
 """A peer that takes nothing for so long is cut."""
@@ -54,6 +55,8 @@ class Peer:
         self.closing = True
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
+                if isinstance(self._ws, Socket):
+                    self._ws.before_broken = None  # what there is to say was said
                 await self._ws.close(code=code, message=reason.encode())
         finally:
             self._transport.abort()
