@@ -73,6 +73,9 @@ class Channel:
         if self._clipped and self.segmenter.position > self._kept_to:
             self._clipped = False
             marks.append(self._began(self._kept_to, self.segmenter.position))
+        # Only now: the same facts may tell a further segment, whose samples the segmenter guards until it is held here.
+        if self._held and (stop := self._held[0][1]) is not None and stop <= self._kept_to:
+            self.release(self._kept_to)
         return marks
 
     def release(self, position: Position) -> None:
@@ -109,7 +112,6 @@ class Channel:
         if stop <= self._kept_to:
             # All of it is kept.  When it was told already (from kept_to on) it is cut exactly there: it just goes on.
             self._clipped = self._clipped and not over
-            self.release(self._kept_to)
             return
         if self._clipped:
             self._clipped = False
