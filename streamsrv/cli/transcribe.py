@@ -28,7 +28,8 @@ examples:
   streamsrv transcribe call.wav --multichannel --format json
 
 Works without a running server. One file goes to standard output unless --out is given; with --out each transcript
-is written beside the others as NAME.FORMAT. A file that cannot be heard is named and the others go on (exit code 1).
+is written beside the others as NAME.FORMAT; nothing is overwritten. A file that cannot be heard, or not to its end, is
+named and the others go on (exit code 1).
 """
 
 
@@ -55,6 +56,10 @@ def run(chosen: argparse.Namespace) -> int:
     settings = settings_of(chosen).settings
     if chosen.out is None and len(chosen.files) > 1:
         raise SetupError("several transcripts do not fit on one standard output", hint="name a folder with --out")
+    targets = [_target(path, chosen.format, chosen.out) for path in chosen.files] if chosen.out else []
+    for target in targets:
+        if targets.count(target) > 1 or target.exists():
+            raise SetupError(f"{target} would be overwritten", hint="choose another --out, or files of other names")
     return asyncio.run(_transcribe(settings, chosen))
 
 
@@ -84,7 +89,7 @@ async def _each(hearing: Alone, chosen: argparse.Namespace) -> int:
     bar = Bar(sys.stderr)
     for path in chosen.files:
         try:
-            found = await hearing.hear(path, options, partial(bar.show, path.name))
+            found, warnings = await hearing.hear(path, options, partial(bar.show, path.name))
         except StreamsrvError as error:
             bar.clear()
             print(f"{path}:", file=sys.stderr)
@@ -93,7 +98,14 @@ async def _each(hearing: Alone, chosen: argparse.Namespace) -> int:
         else:
             bar.clear()
             _write(found, path, chosen.format, chosen.out)
+            for warning in warnings:
+                print(f"{path}: {warning}", file=sys.stderr)
+            status = FAILED if warnings else status
     return status
+
+
+def _target(path: Path, form: str, out: Path) -> Path:
+    return out / f"{path.stem}.{form}"
 
 
 def _write(found: Document, path: Path, form: str, out: Path | None) -> None:
@@ -108,7 +120,7 @@ def _write(found: Document, path: Path, form: str, out: Path | None) -> None:
     if out is None:
         print(text, end="" if text.endswith("\n") else "\n")
         return
-    target = out / f"{path.stem}.{form}"
+    target = _target(path, form, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         target.write_text(text, "utf-8")

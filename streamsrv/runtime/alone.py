@@ -46,12 +46,14 @@ class Alone:
         self._session = session
         self._longest_s = longest_s
 
-    async def hear(self, path: Path, options: Options, tell: Tell = lambda heard, total: None) -> Document:
-        """The transcript of one file.
+    async def hear(
+        self, path: Path, options: Options, tell: Tell = lambda heard, total: None
+    ) -> tuple[Document, tuple[str, ...]]:
+        """The transcript of one file, and what is to be said about it.
 
         Raises:
             NotFound: there is no such file.
-            UnsupportedMedia, BadMedia, MediaTooLong: it cannot be heard, or not to its end.
+            UnsupportedMedia, BadMedia, MediaTooLong: nothing of it can be heard.
             BadRequest, UnsupportedLanguage: the options do not fit.
         """
         job = _job(options, self._engines.choose(options.engine).about.name, path)
@@ -61,13 +63,13 @@ class Alone:
             heard = await run.work(await self._decoders.cage())
         finally:
             watching.cancel()
-        if heard.failure is not None:
-            raise heard.failure
         store = self._services.store
         found = await store.interview(job.interview)
         if found is None:
             raise StreamsrvError("the transcript is not in the store")
-        return document(found, await store.streams(job.interview), await store.finals(job.interview))
+        said = document(found, await store.streams(job.interview), await store.finals(job.interview))
+        broken = () if heard.failure is None else (heard.failure.message,)
+        return said, heard.warnings + broken
 
 
 async def _watch(run: FileRun, tell: Tell) -> None:

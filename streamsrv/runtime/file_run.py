@@ -43,14 +43,17 @@ class Peer:
         self.heard: Position = 0
         """Everything before is stored, or was silence."""
         self.failed: events.Failed | None = None
+        self.given_up = 0
+        """Segments the engine gave up; their audio was speech."""
         self.over = asyncio.Event()
 
     def put(self, event: AnyEvent) -> None:
         match event:
             case events.Ready(resume_at=resume_at):
                 self.resume_at = self.heard = resume_at
-            case events.Final(stop=stop):
+            case events.Final(stop=stop, failed=failed):
                 self.heard = max(self.heard, stop)
+                self.given_up += failed
             case events.Ack(position=position):
                 self.heard = max(self.heard, position)
             case events.Failed():
@@ -130,6 +133,8 @@ class FileRun:
         heard_s = feed.taken / layout.bytes_per_second
         self._services.metrics.job_audio_seconds.inc(max(0.0, heard_s - self.peer.resume_at / RATE_HZ))
         warnings = tuple(WARNINGS[word] for word in decoding.warnings)
+        if self.peer.given_up:
+            warnings += (f"the engine gave {self.peer.given_up} segments up; their text is empty",)
         return Heard(audio_ms=round(heard_s * 1000), warnings=warnings, failure=failure)
 
     # --- the stream -------------------------------------------------------------------------------------------------

@@ -50,6 +50,25 @@ def test_several_files_go_into_a_folder_and_a_broken_one_stops_nobody(
     assert "missing.mp3 is not a file" in told.err
 
 
+@pytest.mark.parametrize("name", ["same.flac", "talk.flac"])
+def test_no_transcript_is_overwritten(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "talk.txt").write_text("mine")
+    wanted = [str(tmp_path / name), str(tmp_path / "same.mp3")]
+    assert main(["transcribe", *wanted, "--out", str(tmp_path)]) == 3
+    assert "would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "talk.txt").read_text() == "mine"
+
+
+@pytest.mark.speech
+def test_a_recording_that_breaks_off_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (SPEECH / "austen-0920.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    assert main(["transcribe", str(tmp_path / "cut.flac"), "--workers", "1"]) == 1
+    told = capsys.readouterr()
+    assert told.out.strip()
+    assert "cut.flac: " in told.err
+
+
 def test_several_files_want_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["transcribe", "a.wav", "b.wav"]) == 3
     assert "--out" in capsys.readouterr().err
@@ -150,6 +169,7 @@ def test_bash_takes_its_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     assert "transcribe" in script
+    assert "_shtab_compgen_files" in script
     subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
 
 

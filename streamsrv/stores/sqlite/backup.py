@@ -8,6 +8,7 @@ database in it is always whole.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sqlite3
 import tarfile
@@ -41,7 +42,7 @@ def backup(data_dir: Path, archive: Path, progress: Callable[[int, int], None] =
     source = data_dir / DATABASE_NAME
     if not source.is_file():
         raise SetupError(f"{data_dir} holds no {DATABASE_NAME}", hint="name the server's folder with --data-dir")
-    part = archive.with_name(archive.name + ".part")
+    part = archive.with_name(f"{archive.name}.{secrets.token_hex(4)}.part")  # nobody else's
     try:
         with _private(archive, part) as out, tarfile.open(fileobj=out, mode="w:gz") as tar:
             with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
