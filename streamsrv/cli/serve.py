@@ -50,16 +50,21 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.set_defaults(run=run)
 
 
-def add_settings(verb: argparse.ArgumentParser) -> None:
-    """Add the flags that are settings.  What they take is checked by the settings themselves, with their ranges."""
+def add_settings(verb: argparse.ArgumentParser, *, serves: bool = True) -> None:
+    """Add the flags that are settings.  What they take is checked by the settings themselves, with their ranges.
+
+    Args:
+        serves: with those that only a server needs.
+    """
     flag = verb.add_argument
-    flag("--host", metavar="ADDRESS", help="listen here (127.0.0.1); other than loopback needs API keys")
-    flag("--port", metavar="N", help="listen on this TCP port (3004); 0 takes a free one")
+    if serves:
+        flag("--host", metavar="ADDRESS", help="listen here (127.0.0.1); other than loopback needs API keys")
+        flag("--port", metavar="N", help="listen on this TCP port (3004); 0 takes a free one")
+        flag("--data-dir", metavar="DIR", help="keep transcripts here (data)")
     flag("--engine", metavar="NAME", help="what turns speech into words (auto)")
     flag("--model", metavar="NAME", help="the engine's model, a name or a folder")
     flag("--device", metavar="NAME", help="where the engine computes: auto, cpu, cuda, cuda:1")
     flag("--workers", metavar="N", help="worker processes of the engine at most")
-    flag("--data-dir", metavar="DIR", help="keep transcripts here (data)")
     flag("--config", metavar="FILE", help="settings file, TOML")
     flag("--log-format", metavar="FORM", help="auto, json or text")
     flag("--log-level", metavar="LEVEL", help="debug, info, warning or error")
@@ -83,7 +88,7 @@ def settings_of(chosen: argparse.Namespace) -> Effective:
     """
     from streamsrv import settings
 
-    flags: dict[str, object] = {key: getattr(chosen, flag) for flag, key in SETTINGS_OF_FLAGS.items()}
+    flags: dict[str, object] = {key: getattr(chosen, flag, None) for flag, key in SETTINGS_OF_FLAGS.items()}
     for assignment in chosen.set:
         key, equals, value = assignment.partition("=")
         if not equals:

@@ -47,7 +47,7 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verb.add_argument("--out", type=Path, metavar="DIR", help="folder for the transcripts; made when missing")
     verb.add_argument("--language", metavar="TAG", help="what is spoken, such as en-US")
     verb.add_argument("--multichannel", action="store_true", help="one line per channel, such as two people on a call")
-    add_settings(verb)
+    add_settings(verb, serves=False)
     verb.set_defaults(run=run)
 
 
