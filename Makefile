@@ -33,13 +33,13 @@ build: $(VENV)/.built ## make the environment, compile, install
 serve: build ## run the server on 127.0.0.1:3004 (ARGS="--port 3010 --engine sphinx")
 	@exec $(BIN)/streamsrv serve $(ARGS)
 
-test: build $(VENV)/.test-tools $(VENV)/.whisper-tools ## run the tests (ARGS="-k ring -x")
+test: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools ## run the tests (ARGS="-k ring -x")
 	@$(PY) -m pytest $(ARGS)
 
 test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools ## run the tests that need outside services
 	@scripts/test-services $(PY) $(ARGS)
 
-check: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.browser-tools $(VENV)/.dev-tools ## house checks: style, types, stubs, import rules
+check: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools $(VENV)/.browser-tools $(VENV)/.dev-tools ## house checks: style, types, stubs, import rules
 	@scripts/check $(BIN) $(NATIVE)
 
 format: $(VENV)/.dev-tools ## let ruff rewrite the sources
@@ -52,7 +52,7 @@ sanitize: build $(VENV)/.test-tools ## run the native tests under ASan and UBSan
 lock: $(VENV)/.dev-tools ## write constraints/ anew (ARGS=--upgrade for the newest versions)
 	@scripts/lock $(BIN)/uv $(ARGS)
 
-bench: build $(VENV)/.test-tools ## measure (BENCH="native latency load")
+bench: build $(VENV)/.test-tools $(VENV)/.bench-tools ## measure (BENCH="native latency load")
 	@for name in $(BENCH); do $(PY) -m benchmarks.$$name $(ARGS) || exit; done
 
 dist: build $(VENV)/.test-tools ## build sdist and wheel into dist/
@@ -77,7 +77,7 @@ $(VENV)/.built: $(VENV)/.made $(BUILD_INPUTS)
 	@$(PIP) install -q -c $(PINS) --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
-# One stamp per extra of pyproject.toml: .test-tools, .whisper-tools, .dev-tools, .browser-tools.
+# One stamp per extra of pyproject.toml: .test-tools, .whisper-tools, .bench-tools, .dev-tools, .browser-tools.
 $(VENV)/.%-tools: $(VENV)/.made pyproject.toml $(wildcard constraints/*.txt) scripts/requirements
 	@$(PIP) install -q -c $(PINS) $$($(PY) scripts/requirements $*)
 	@touch $@
