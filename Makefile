@@ -36,10 +36,10 @@ serve: build ## run the server on 127.0.0.1:3004 (ARGS="--port 3010 --engine sph
 test: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools ## run the tests (ARGS="-k ring -x")
 	@$(PY) -m pytest $(ARGS)
 
-test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools ## run the tests that need outside services
+test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools $(VENV)/.services-tools ## run the tests that need outside services
 	@scripts/test-services $(PY) $(ARGS)
 
-check: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools $(VENV)/.browser-tools $(VENV)/.dev-tools ## house checks: style, types, stubs, import rules
+check: build $(addprefix $(VENV)/., $(addsuffix -tools, test whisper bench browser services dev)) ## house checks: style, types, stubs, import rules
 	@scripts/check $(BIN) $(NATIVE)
 
 format: $(VENV)/.dev-tools ## let ruff rewrite the sources
@@ -77,7 +77,7 @@ $(VENV)/.built: $(VENV)/.made $(BUILD_INPUTS)
 	@$(PIP) install -q -c $(PINS) --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $@
 
-# One stamp per extra of pyproject.toml: .test-tools, .whisper-tools, .bench-tools, .dev-tools, .browser-tools.
+# One stamp per extra of pyproject.toml: .test-tools, .services-tools, .dev-tools, ...
 $(VENV)/.%-tools: $(VENV)/.made pyproject.toml $(wildcard constraints/*.txt) scripts/requirements
 	@$(PIP) install -q -c $(PINS) $$($(PY) scripts/requirements $*)
 	@touch $@
