@@ -1,4 +1,5 @@
-"""The whole contract of a store: where interviews, streams and finals are kept for good.
+"""The contract of a store: where interviews, streams and finals are kept for good.  Its second half, handing them on to
+analysis, is ``stores.handoff``.
 
 Keys of documents are ours, never a client's.  Times are UTC, in milliseconds since 1970.  Every method may raise
 ``StoreUnavailable``; nothing was then promised, and the same call may be made again: all writes are idempotent.

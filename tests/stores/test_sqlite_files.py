@@ -102,17 +102,17 @@ async def test_tables_are_as_promised(store: SqliteStore) -> None:
     await store.end_stream(key, stats=StreamStats(), now_ms=NOW_MS + 1)
     with closing(sqlite3.connect(store.path)) as connection:
         assert connection.execute("SELECT * FROM interviews").fetchall() == [
-            ("talk", "completed", None, NOW_MS, NOW_MS + 1, None)
+            ("talk", "completed", None, NOW_MS, NOW_MS + 1, None, 1)
         ]
         names = [row[1] for row in connection.execute("PRAGMA table_info(interviews)")]
-        assert names == ["_id", "status", "scheduledAt", "startedAt", "endedAt", "deletedAt"]
+        assert names == ["_id", "status", "scheduledAt", "startedAt", "endedAt", "deletedAt", "revision"]
         plan = connection.execute(
             "EXPLAIN QUERY PLAN SELECT * FROM interviews WHERE status = 'scheduled' AND scheduledAt < 5"
         ).fetchall()
         assert "interviews_by_status (status=? AND scheduledAt<?)" in plan[0][3]
         assert connection.execute(
             "SELECT handoff, json_extract(document, '$.text'), stop FROM segments"
-        ).fetchall() == [("pending", "segment 0", 16_000)]
+        ).fetchall() == [("[]", "segment 0", 16_000)]
         assert connection.execute("SELECT count(*) FROM progress").fetchone() == (0,)
 
 

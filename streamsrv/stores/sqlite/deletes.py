@@ -5,23 +5,28 @@ from __future__ import annotations
 
 import sqlite3
 
+from streamsrv.stores.sqlite import handoffs
+from streamsrv.stores.sqlite.handoffs import Order
+
 BITE = 500
-"""Finals or anchors deleted in one transaction."""
+"""Finals, handoffs or anchors deleted in one transaction."""
 
 
-def doom(connection: sqlite3.Connection, interview: str, *, now_ms: int) -> bool:
-    """Make it vanish for readers and take its streams from their owners.
+def doom(connection: sqlite3.Connection, interview: str, *, now_ms: int, order: Order | None = None) -> bool:
+    """Make it vanish for readers and take its streams from their owners; the sinks are to hear of it, once.
 
     Returns:
         False when there was nothing of it.
     """
     # A file that was never heard has a job, and no interview yet.
     jobs = connection.execute("DELETE FROM jobs WHERE interview = ?", (interview,)).rowcount
-    known = connection.execute(
-        "UPDATE interviews SET deletedAt = coalesce(deletedAt, ?) WHERE _id = ?", (now_ms, interview)
-    )
-    if known.rowcount == 0:
+    known = connection.execute("SELECT deletedAt IS NULL FROM interviews WHERE _id = ?", (interview,)).fetchone()
+    if known is None:
         return jobs > 0
+    if known[0]:
+        connection.execute("UPDATE interviews SET deletedAt = ? WHERE _id = ?", (now_ms, interview))
+        if order is not None:
+            handoffs.put_deletion(connection, order, interview)
     connection.execute(
         "DELETE FROM progress WHERE stream IN (SELECT _id FROM streams WHERE interview = ?)", (interview,)
     )
@@ -42,6 +47,8 @@ def bite(connection: sqlite3.Connection, interview: str) -> bool:
         "SELECT 1 FROM interviews WHERE _id = ? AND deletedAt IS NOT NULL", (interview,)
     ).fetchone():
         return True
+    if not handoffs.bite(connection, interview, BITE):
+        return False
     gone = connection.execute(
         "DELETE FROM segments WHERE rowid IN (SELECT rowid FROM segments WHERE interview = ? LIMIT ?)",
         (interview, BITE),

@@ -1,15 +1,20 @@
 """The tables, their versions, and opening a file with care.
 
 ``interviews``  one row per interview; ``status`` scheduled, live, completed or failed; times in ms UTC; with
-                ``deletedAt`` it is gone for readers, and what is left of it is being deleted in small bites.
+                ``deletedAt`` it is gone for readers, and what is left of it is being deleted in small bites;
+                ``revision`` counts how often it was completed.
 ``streams``     one row per stream: ``ord`` counts from 1 within the interview; ``epoch`` is the one that owns it;
                 ``epochs`` (JSON) lists each with its begins; ``restarts``, ``silenceMs`` and ``loudestDiscardedDbfs``
                 (JSON lists, per channel) are written when it ends.
 ``progress``    one narrow row per *live* stream, written about once a second: its epoch and restart points.
 ``anchors``     position and UTC of arrival, per stream.
 ``segments``    one row per final, written once: the key, the columns that are asked for, the whole final as JSON, and
-                ``handoff``, the state of its hand-off to analysis.
+                ``handoff``, the sinks (JSON list) it is to be handed to; ``pending`` in rows older than version 4,
+                which go to none.
 ``jobs``        one row per uploaded file, ``ord`` in the order they came; the job itself is JSON.
+``handoffs``    one row per sink and thing that waits for it (pending) or that it refused for good (dead); what a sink
+                has is in no row.  ``segment`` is the final's row, ``document`` (JSON) a completion or a deletion.
+``leases``      which node relays an interview to a sink, and until when.
 
 The version is ``PRAGMA user_version``.  Each migration is *additive*, so that a program opens a database that is at
 most one version newer than itself: the release before can be put back without touching the data.
@@ -20,7 +25,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -88,7 +93,26 @@ _V3 = (
     # Its entries are in the order of storing, per stream; deleting a stream would read all segments without it.
     "CREATE INDEX segments_by_stream ON segments (stream)",
 )
-MIGRATIONS: tuple[Sequence[str], ...] = (_V1, _V2, _V3)
+_V4 = (
+    "ALTER TABLE interviews ADD COLUMN revision INTEGER NOT NULL DEFAULT 0",
+    # Places are never used again: a late word about an old one must not mark another.
+    """CREATE TABLE handoffs (
+        place INTEGER PRIMARY KEY AUTOINCREMENT,
+        sink TEXT NOT NULL, interview TEXT NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('final', 'completed', 'deleted')),
+        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'dead')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        storedAt INTEGER NOT NULL, parkedAt INTEGER,
+        segment INTEGER, document TEXT, reason TEXT)""",
+    "CREATE INDEX handoffs_by_sink ON handoffs (sink, state, interview, place)",
+    "CREATE INDEX handoffs_by_interview ON handoffs (interview, kind)",
+    "CREATE INDEX handoffs_dead ON handoffs (place) WHERE state = 'dead'",
+    """CREATE TABLE leases (
+        sink TEXT NOT NULL, interview TEXT NOT NULL,
+        node TEXT NOT NULL, until INTEGER NOT NULL,
+        PRIMARY KEY (sink, interview)) WITHOUT ROWID""",
+)
+MIGRATIONS: tuple[Sequence[str], ...] = (_V1, _V2, _V3, _V4)
 """Statements that lead from version n to n + 1; never changed once released, only added to."""
 
 
@@ -143,8 +167,17 @@ def create_file(path: Path) -> None:
         os.close(folder)
 
 
-def prepare(path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+def prepare(
+    path: Path,
+    *,
+    busy_timeout_s: float,
+    migrations: Sequence[Sequence[str]] = MIGRATIONS,
+    tidy: Callable[[sqlite3.Connection], None] | None = None,
+) -> None:
     """Check the file and bring it to the newest version; nothing is written to a file that fails a check.
+
+    Args:
+        tidy: run in a transaction when that is done; it can wait for a better day, so a full disk is no obstacle.
 
     Raises:
         SetupError: corrupt, another program's, or from the future; says what to do.
@@ -154,6 +187,17 @@ def prepare(path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[
     with _guarded(path, busy_timeout_s, read_only=False) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         _migrate(connection, migrations, version)
+        if tidy is not None:
+            _tidy(connection, tidy)
+
+
+def _tidy(connection: sqlite3.Connection, tidy: Callable[[sqlite3.Connection], None]) -> None:
+    try:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            tidy(connection)
+    except sqlite3.OperationalError:
+        return
 
 
 def fold(path: Path, *, busy_timeout_s: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from streamsrv.stores.base import (
     StreamKey,
     StreamStats,
 )
-from streamsrv.stores.sqlite import deletes, jobs, reads, rows, schema, writes
+from streamsrv.stores.handoff import DeadLetter, SinkFigures, Waiting
+from streamsrv.stores.sqlite import deletes, handoffs, jobs, reads, rows, schema, writes
 from streamsrv.stores.sqlite.lock import ServerLock
 from streamsrv.stores.sqlite.readers import Readers
 from streamsrv.stores.sqlite.settings import SqliteSettings
@@ -53,6 +54,9 @@ class SqliteStore:
         self._path = Path(settings.data_dir) / schema.DATABASE_NAME
         self._busy_timeout_s = settings.busy_timeout_s
         self._opened = False
+        self._sinks = ""
+        """Names as a JSON list; empty when nothing is handed on."""
+        self._stored: Callable[[str], None] = _nobody
         self._lock = ServerLock(self._path.parent) if server else None
         self._readers = Readers(partial(self._connect, read_only=True))
         self._writer = Writer(
@@ -114,8 +118,11 @@ class SqliteStore:
             ValueError: a confidence is no number, or another final is kept under this key.
         """
         place = (final.channel, final.segment, final.utterance, final.start, final.stop)
-        work = partial(writes.keep_final, key=key, place=place, document=rows.final_to(final))
-        return await self._writer.submit(work, single=True)
+        document, order = rows.final_to(final), self._order()
+        work = partial(writes.keep_final, key=key, place=place, document=document, order=order)
+        taken = await self._writer.submit(work, single=order is None)
+        self._stored(key.interview)
+        return taken
 
     async def keep_progress(self, key: StreamKey, restarts: tuple[Position, ...], anchors: tuple[Anchor, ...]) -> bool:
         text = rows.to_json(restarts)
@@ -127,7 +134,10 @@ class SqliteStore:
         )
 
     async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
-        return await self._writer.submit(partial(writes.end_stream, key=key, stats=stats, now_ms=now_ms))
+        work = partial(writes.end_stream, key=key, stats=stats, now_ms=now_ms, order=self._order())
+        taken = await self._writer.submit(work)
+        self._stored(key.interview)
+        return taken
 
     async def interview(self, interview: str) -> Interview | None:
         return await self._readers.run(partial(reads.interview, name=interview))
@@ -160,9 +170,10 @@ class SqliteStore:
         return await self._readers.run(partial(reads.interviews, wanted=wanted))
 
     async def delete_interview(self, interview: str) -> bool:
-        now_ms = time.time_ns() // 1_000_000
-        if not await self._writer.submit(partial(deletes.doom, interview=interview, now_ms=now_ms)):
+        doom = partial(deletes.doom, interview=interview, now_ms=_now_ms(), order=self._order())
+        if not await self._writer.submit(doom):
             return False
+        self._stored(interview)
         while not await self._writer.submit(partial(deletes.bite, interview=interview)):
             pass
         return True
@@ -178,6 +189,45 @@ class SqliteStore:
 
     async def open_jobs(self) -> tuple[Job, ...]:
         return await self._readers.run(jobs.unfinished)
+
+    # --- handing on -------------------------------------------------------------------------------------------------
+
+    def hand_to(self, sinks: tuple[str, ...], *, stored: Callable[[str], None] | None = None) -> None:
+        self._sinks = rows.to_json(sinks) if sinks else ""
+        self._stored = stored or _nobody
+
+    def _order(self) -> handoffs.Order | None:
+        return handoffs.Order(self._sinks, _now_ms()) if self._sinks else None
+
+    async def due(self, sink: str, *, after: str = "", limit: int) -> tuple[str, ...]:
+        return await self._readers.run(partial(handoffs.due, sink=sink, after=after, limit=limit))
+
+    async def waiting(self, sink: str, interview: str, *, limit: int) -> Waiting:
+        return await self._readers.run(partial(handoffs.waiting, sink=sink, interview=interview, limit=limit))
+
+    async def handed(self, sink: str, interview: str, places: Collection[int]) -> None:
+        await self._writer.submit(partial(handoffs.handed, sink=sink, interview=interview, places=places), single=True)
+
+    async def refused(self, sink: str, interview: str, place: int, *, reason: str, dead: bool, now_ms: int) -> None:
+        refusal = handoffs.Refusal(sink, interview, place, reason, dead, now_ms)
+        await self._writer.submit(partial(handoffs.refused, refusal=refusal), single=True)
+
+    async def lease(self, sink: str, interview: str, *, node: str, now_ms: int, until_ms: int) -> bool:
+        work = partial(handoffs.lease, sink=sink, interview=interview, node=node, now_ms=now_ms, until_ms=until_ms)
+        return await self._writer.submit(work, single=True)
+
+    async def release(self, sink: str, interview: str, *, node: str) -> None:
+        work = partial(handoffs.release, sink=sink, interview=interview, node=node)
+        await self._writer.submit(work, single=True, urgent=False)
+
+    async def figures(self) -> tuple[SinkFigures, ...]:
+        return await self._readers.run(handoffs.figures)
+
+    async def dead_letters(self, *, sink: str | None = None, after: int = 0, limit: int) -> tuple[DeadLetter, ...]:
+        return await self._readers.run(partial(handoffs.dead_letters, sink=sink, after=after, limit=limit))
+
+    async def retry(self, *, sink: str | None = None, interview: str | None = None) -> int:
+        return await self._writer.submit(partial(handoffs.retry, sink=sink, interview=interview), single=True)
 
     # --- in the writer's thread -------------------------------------------------------------------------------------
 
@@ -197,7 +247,7 @@ class SqliteStore:
                 f"cannot use the data directory {self._path.parent}: {error.strerror}",
                 hint="make it writable for this user, or choose another data_dir",
             ) from error
-        schema.prepare(self._path, busy_timeout_s=self._busy_timeout_s)
+        schema.prepare(self._path, busy_timeout_s=self._busy_timeout_s, tidy=handoffs.tidy)
 
     def _look(self) -> None:
         schema.check(self._path, busy_timeout_s=self._busy_timeout_s)
@@ -208,3 +258,11 @@ class SqliteStore:
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release()
+
+
+def _nobody(interview: str) -> None:
+    """Nobody wants to know."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

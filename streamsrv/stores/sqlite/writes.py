@@ -1,7 +1,7 @@
 """Everything that changes the database, as functions on a connection inside a transaction.
 
-``keep_final`` and ``keep_progress`` change something by at most one statement, so SQLite itself undoes a failed one;
-the others need a savepoint.  All can be repeated: a caller that got no answer calls again.
+``keep_final`` without sinks and ``keep_progress`` change something by at most one statement, so SQLite itself undoes a
+failed one; the others need a savepoint.  All can be repeated: a caller that got no answer calls again.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from streamsrv.commands import Options
 from streamsrv.errors import Conflict, Forbidden, NotFound, StreamEnded
 from streamsrv.facts import ChannelStart, Position
 from streamsrv.stores.base import Anchor, EpochStart, Stream, StreamKey, StreamStats
-from streamsrv.stores.sqlite import rows
+from streamsrv.stores.sqlite import handoffs, rows
+from streamsrv.stores.sqlite.handoffs import Order
 
 MAX_EPOCHS = 4096
 """Times a stream may be taken over; then resuming it is refused and the client begins a new stream."""
 MAX_ANCHORS = 10_000
 """Anchors kept per stream; later ones are dropped, and wall times from there on follow the last one kept."""
 
-_KEEP = """INSERT INTO segments (interview, stream, epoch, channel, segment, utterance, start, stop, document)
-    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
+_KEEP = """INSERT INTO segments (interview, stream, epoch, channel, segment, utterance, start, stop, document, handoff)
+    SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
     WHERE EXISTS (SELECT 1 FROM streams WHERE _id = ?2 AND interview = ?1 AND epoch = ?3)
     ON CONFLICT (interview, stream, epoch, channel, segment) DO NOTHING"""
 _PROGRESS = "UPDATE progress SET restarts = ? WHERE stream = ? AND epoch = ?"
@@ -76,6 +77,7 @@ def _insert(connection: sqlite3.Connection, new: New) -> None:
             SET status = 'live', startedAt = coalesce(startedAt, excluded.startedAt), endedAt = NULL""",
         (new.interview, new.now_ms),
     )
+    handoffs.withdraw_completions(connection, new.interview)
     zeros = (0,) * new.options.tracks
     restarts, options = rows.to_json(zeros), rows.to_json(new.options)
     epochs = rows.to_json((EpochStart(epoch=1, begins=zeros),))
@@ -139,18 +141,31 @@ def keep_final(
     key: StreamKey,
     place: tuple[int, int, int, Position, Position],
     document: str,
+    order: Order | None = None,
 ) -> bool:
-    """Insert one final.
+    """Insert one final, and that it is to be handed on.
 
     Args:
         place: channel, segment, utterance, start, stop.
+        order: to whom; ``None``: to nobody.
 
     Raises:
         NotFound: no such stream in this interview.
         ValueError: another final is kept under this key; a final is written once.
     """
-    if connection.execute(_KEEP, (key.interview, key.stream, key.epoch, *place, document)).rowcount == 1:
+    sinks = "[]" if order is None else order.sinks
+    kept = connection.execute(_KEEP, (key.interview, key.stream, key.epoch, *place, document, sinks))
+    if kept.rowcount == 1:
+        if order is not None:
+            handoffs.put_final(connection, order, key, kept.lastrowid)
         return True
+    return _kept_before(connection, key, place, document)
+
+
+def _kept_before(
+    connection: sqlite3.Connection, key: StreamKey, place: tuple[int, int, int, Position, Position], document: str
+) -> bool:
+    """Why nothing was inserted: the same final is there already, or a newer epoch owns the stream."""
     owner = _owner(connection, key)
     channel, segment, _, start, stop = place
     kept = connection.execute(
@@ -193,7 +208,9 @@ def keep_progress_and_anchors(
     return True
 
 
-def end_stream(connection: sqlite3.Connection, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
+def end_stream(
+    connection: sqlite3.Connection, key: StreamKey, *, stats: StreamStats, now_ms: int, order: Order | None = None
+) -> bool:
     """Mark it ended; its restart points move into its own row, so that ``progress`` holds only live streams."""
     owner = _owner(connection, key)
     if owner.epoch != key.epoch:
@@ -206,11 +223,13 @@ def end_stream(connection: sqlite3.Connection, key: StreamKey, *, stats: StreamS
         (key.stream, now_ms, rows.to_json(stats.silence_ms), rows.to_json(stats.loudest_discarded_dbfs)),
     )
     connection.execute("DELETE FROM progress WHERE stream = ?", (key.stream,))
-    connection.execute(
-        """UPDATE interviews SET status = 'completed', endedAt = ?2 WHERE _id = ?1
+    completed = connection.execute(
+        """UPDATE interviews SET status = 'completed', endedAt = ?2, revision = revision + 1 WHERE _id = ?1
             AND NOT EXISTS (SELECT 1 FROM streams WHERE interview = ?1 AND status = 'live')""",
         (key.interview, now_ms),
     )
+    if completed.rowcount == 1 and order is not None:
+        handoffs.put_completion(connection, order, key.interview)
     return True
 
 
