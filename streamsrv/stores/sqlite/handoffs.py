@@ -48,8 +48,7 @@ def put_final(connection: sqlite3.Connection, order: Order, key: StreamKey, row:
 
 
 def put_completion(connection: sqlite3.Connection, order: Order, interview: str) -> None:
-    """The interview is complete; what waits of an earlier revision is overtaken."""
-    withdraw_completions(connection, interview)
+    """The interview is complete."""
     revision, started_ms, ended_ms = connection.execute(
         "SELECT revision, startedAt, endedAt FROM interviews WHERE _id = ?", (interview,)
     ).fetchone()
