@@ -267,6 +267,13 @@ class DecoderLost(ServerFault):
     default_hint = "send the audio again"
 
 
+class ServerLost(ServerFault):
+    """The whole server died while it heard this audio, again and again."""
+
+    code = "server_lost"
+    default_hint = "send it in another format, or in parts; the system's log may tell why the server was killed"
+
+
 class SetupError(ServerFault):
     """The server cannot start as configured; ``hint`` holds the remedy.  Exit code 3."""
 

@@ -75,7 +75,7 @@ class Alone:
 async def _watch(run: FileRun, tell: Tell) -> None:
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        tell(run.peer.heard / RATE_HZ, run.duration_s)
+        tell(run.heard / RATE_HZ, run.duration_s)
 
 
 def _job(options: Options, engine: str, path: Path) -> Job:

@@ -39,9 +39,6 @@ class Peer:
     """The session's outlet: keeps the little a job wants to know.  Never waits."""
 
     def __init__(self) -> None:
-        self.resume_at: Position = 0
-        self.heard: Position = 0
-        """Everything before is stored, or was silence."""
         self.failed: events.Failed | None = None
         self.given_up = 0
         """Segments the engine gave up; their audio was speech."""
@@ -49,13 +46,8 @@ class Peer:
 
     def put(self, event: AnyEvent) -> None:
         match event:
-            case events.Ready(resume_at=resume_at):
-                self.resume_at = self.heard = resume_at
-            case events.Final(stop=stop, failed=failed):
-                self.heard = max(self.heard, stop)
+            case events.Final(failed=failed):
                 self.given_up += failed
-            case events.Ack(position=position):
-                self.heard = max(self.heard, position)
             case events.Failed():
                 self.failed = event
 
@@ -89,6 +81,17 @@ class FileRun:
         self._longest_s = longest_s
         self._job = job
         self._path = path
+        self._driver: Driver | None = None
+
+    @property
+    def resume_at(self) -> Position:
+        """Where this attempt began; what lies before was heard by another."""
+        return 0 if self._driver is None else self._driver.resume_at
+
+    @property
+    def heard(self) -> Position:
+        """How far the slowest channel is: everything before is stored, or was silence."""
+        return 0 if self._driver is None else max(self.resume_at, self._driver.machine.settled)
 
     async def work(self, cage: Cage) -> Heard:
         """Hear it to its end.  When it is cancelled or fails, everything is left as by a crash: to be gone on with.
@@ -105,7 +108,7 @@ class FileRun:
             first = await decoding.read()
             if not first:
                 raise BadMedia("the recording holds no audio")
-            driver = await self._driver(decoding.layout)
+            driver = self._driver = await self._begin(decoding.layout)
             driver.open(self.peer)
             self.begun_at = self._services.now()
             try:
@@ -116,7 +119,7 @@ class FileRun:
 
     async def _hear(self, decoding: Decoding, driver: Driver, first: bytes) -> Heard:
         layout = AudioFormat.of(driver.machine.options)
-        skipped = layout.samples(self.peer.resume_at)
+        skipped = layout.samples(self.resume_at)
         feed = _Feed(driver, self.peer, skip=skipped * layout.frame_bytes)
         failure: ClientFault | None = None
         try:
@@ -131,7 +134,7 @@ class FileRun:
         await self.peer.over.wait()
         feed.check()
         heard_s = feed.taken / layout.bytes_per_second
-        self._services.metrics.job_audio_seconds.inc(max(0.0, heard_s - self.peer.resume_at / RATE_HZ))
+        self._services.metrics.job_audio_seconds.inc(max(0.0, heard_s - self.resume_at / RATE_HZ))
         warnings = tuple(WARNINGS[word] for word in decoding.warnings)
         if self.peer.given_up:
             warnings += (f"the engine gave {self.peer.given_up} segments up; their text is empty",)
@@ -139,7 +142,7 @@ class FileRun:
 
     # --- the stream -------------------------------------------------------------------------------------------------
 
-    async def _driver(self, layout: Layout) -> Driver:
+    async def _begin(self, layout: Layout) -> Driver:
         job, store = self._job, self._services.store
         options = _options(job.options, layout)
         engine = self._engine()

@@ -14,6 +14,7 @@ from streamsrv.errors import (
     ClientFault,
     DecoderLost,
     Full,
+    ServerLost,
     Stopped,
     StoreUnavailable,
     StreamEnded,
@@ -30,8 +31,16 @@ from streamsrv.stores.base import Job, JobError, JobState, StreamKey, StreamStat
 
 MAX_ATTEMPTS = 3
 """Times a file may lose its decoder; then its job has failed."""
+MAX_STARTS = 5
+"""Times the server may die while it hears one file and brings it no further; then its job has failed."""
+SUSPECT_STARTS = 2
+"""So often, and it is heard by itself from then on: that tells the file that kills from those beside it."""
+FURTHER_MS = 10_000
+"""Audio that must be stored for a file to have come further."""
 PAUSE_S = 1.0
 """Pause while the store or the decoders cannot take more."""
+LEAVE_S = 2.0
+"""How long a server that stops waits for the store to learn that it stopped in good order."""
 
 T = TypeVar("T")
 log = telemetry.logger("jobs")
@@ -54,6 +63,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
     job: Job
     audio_ms: int
+    duration_ms: int | None = None
+    """As decoded; of a job that is not over, as the file's header claims."""
     share: float | None = None
     """0.0 to 1.0; ``None`` while the file's length is not known."""
     eta_s: float | None = None
@@ -70,7 +81,10 @@ class Work:
         self.cancelled = False
         """Somebody wants its end; only then its task is cancelled while the server lives."""
         self.over = asyncio.Event()
+        self.suspect = job.starts >= SUSPECT_STARTS
+        """The server died over and over while it heard this, and perhaps because of it."""
         self._means = means
+        self._counted = False
         self._run: FileRun | None = None
 
     @property
@@ -78,17 +92,23 @@ class Work:
         """How far it is, and how long it will take at the pace of this attempt."""
         run, job = self._run, self.job
         if run is None:
-            return Progress(job=job, audio_ms=job.audio_ms)
-        heard_s = run.peer.heard / RATE_HZ
+            return Progress(job=job, audio_ms=job.audio_ms, duration_ms=job.duration_ms)
+        heard_s = run.heard / RATE_HZ
         if not run.duration_s:
             return Progress(job=job, audio_ms=round(heard_s * 1000))
         share = min(1.0, heard_s / run.duration_s)
-        fresh_s = heard_s - run.peer.resume_at / RATE_HZ
+        fresh_s = heard_s - run.resume_at / RATE_HZ
         eta_s = None
         if run.begun_at is not None and fresh_s > 0:
             pace = fresh_s / max(1e-3, self._means.services.now() - run.begun_at)
             eta_s = max(0.0, run.duration_s - heard_s) / pace
-        return Progress(job=job, audio_ms=round(heard_s * 1000), share=share, eta_s=eta_s)
+        return Progress(
+            job=job,
+            audio_ms=round(heard_s * 1000),
+            duration_ms=round(run.duration_s * 1000),
+            share=share,
+            eta_s=eta_s,
+        )
 
     async def to_the_end(self) -> None:
         """Hear it.  A task that is cancelled leaves it to the next process, unless ``cancelled`` was set."""
@@ -96,6 +116,7 @@ class Work:
             await (self._cancel() if self.cancelled else self._hear())
         except asyncio.CancelledError:
             if not self.cancelled:
+                await self._uncount()
                 raise
             await self._cancel()
         except Exception as error:  # a fault of ours must not leave a job that nobody ends
@@ -103,12 +124,12 @@ class Work:
             await self._conclude("failed", error=_as_error(StreamsrvError("the server failed inside")))
 
     async def _hear(self) -> None:
-        await self._change(state="running", started_ms=self.job.started_ms or self._means.services.utc_ms())
         try:
+            await self._count()
             heard = await self._heard()
         except StreamEnded:
             duration_s = (self._run.duration_s if self._run is not None else None) or 0.0
-            return await self._conclude("done", audio_ms=round(duration_s * 1000))
+            return await self._conclude("done", audio_ms=round(duration_s * 1000), duration_ms=round(duration_s * 1000))
         except Stopped:
             return await self._cancel()
         except StreamsrvError as error:
@@ -122,6 +143,38 @@ class Work:
             warnings=heard.warnings,
             error=None if heard.failure is None else _as_error(heard.failure),
         )
+
+    async def _count(self) -> None:
+        """Record that it begins, before anything of it is touched: what kills the server must not be tried for ever.
+
+        Raises:
+            ServerLost: it was tried often enough.
+        """
+        job, services = self.job, self._means.services
+        streams = await _persistently(lambda: services.store.streams(job.interview))
+        restarts = next((stream.restarts for stream in streams if stream.id == job.stream), (0,))
+        reached_ms = min(restarts) * 1000 // RATE_HZ
+        further = reached_ms >= job.reached_ms + FURTHER_MS
+        starts = 0 if further else job.starts
+        if starts >= MAX_STARTS:
+            raise ServerLost(f"the server stopped {starts} times while it heard this file, and came no further")
+        self.suspect = starts >= SUSPECT_STARTS
+        self._counted = True
+        await self._change(
+            state="running",
+            started_ms=job.started_ms or services.utc_ms(),
+            starts=starts + 1,
+            reached_ms=reached_ms if further else job.reached_ms,
+        )
+
+    async def _uncount(self) -> None:
+        """The server leaves in good order, for which the file is not to blame."""
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                if self._counted:
+                    await self._change(starts=self.job.starts - 1)
+        except TimeoutError:
+            log.warning("job.counted", job=self.job.id, starts=self.job.starts)
 
     async def _heard(self) -> Heard:
         """Try until it is heard, or cannot be."""
@@ -142,7 +195,8 @@ class Work:
 
     async def _cancel(self) -> None:
         await self._end_stream()
-        await self._conclude("cancelled", audio_ms=self.progress.audio_ms)
+        progress = self.progress
+        await self._conclude("cancelled", audio_ms=progress.audio_ms, duration_ms=progress.duration_ms)
 
     async def _end_stream(self) -> None:
         """The stream of a job that did not end it itself."""
@@ -185,5 +239,5 @@ def _as_error(error: StreamsrvError) -> JobError:
         message=error.message,
         hint=error.hint,
         http_status=error.http_status,
-        retryable=error.retryable or not isinstance(error, ClientFault),
+        retryable=error.retryable or not isinstance(error, ClientFault | ServerLost),
     )

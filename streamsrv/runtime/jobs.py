@@ -166,10 +166,13 @@ class Jobs:
         work = self._works.get(name)
         if work is not None and work.job.state in OPEN_JOBS:
             return work.progress
+        if work is not None:
+            await work.over.wait()  # whoever learns that a job has ended finds its file gone
         job = work.job if work is not None else await self._services.store.job(name)
         if job is None:
             raise NotFound("there is no such job", hint="its name is in the answer to the upload")
-        return Progress(job=job, audio_ms=job.audio_ms, share=1.0 if job.state == "done" else None, eta_s=None)
+        share = 1.0 if job.state == "done" else None
+        return Progress(job=job, audio_ms=job.audio_ms, duration_ms=job.duration_ms, share=share)
 
     async def wait(self, name: str, within_s: float) -> Progress:
         """As ``progress``, when the job is over or ``within_s`` seconds have passed."""
@@ -224,9 +227,13 @@ class Jobs:
         self._queue.append(work)
 
     def _pump(self) -> None:
-        while self._queue and self._idle > 0 and not self._closing:
+        while self._queue and self._idle > 0 and not self._closing and not self._alone(self._queue[0]):
             self._begin(self._queue.popleft())
         self._count()
+
+    def _alone(self, work: Work) -> bool:
+        """Whether it must wait because one of two is a suspect: heard by itself, it is found guilty or innocent."""
+        return any(one.suspect or work.suspect for one in self._running)
 
     def _begin(self, work: Work) -> None:
         self._running.add(work)

@@ -37,7 +37,7 @@ def job_body(progress: Progress) -> dict[str, Any]:
         "state": job.state,
         "progress": None if progress.share is None else round(progress.share, 4),
         "audio_ms": progress.audio_ms,
-        "duration_ms": job.duration_ms,
+        "duration_ms": progress.duration_ms,
         "eta_s": None if progress.eta_s is None else round(progress.eta_s, 1),
         "engine": job.engine,
         "filename": job.filename,

@@ -113,9 +113,14 @@ class Channel:
 
     def acknowledge(self) -> None:
         """Move ``safe`` to the newest restart point when no unstored segment begins before it."""
-        oldest = self.waiting[0] if self.waiting else self.open
-        if oldest is None or oldest.start >= self.restart:
+        if self.settled >= self.restart:
             self.safe = max(self.safe, self.restart)
+
+    @property
+    def settled(self) -> Position:
+        """Everything before is in stored finals, or was silence."""
+        oldest = self.waiting[0] if self.waiting else self.open
+        return max(self.restart, self.kept_to) if oldest is None else oldest.start
 
 
 def hear(asked: Asked, *, request: int, deadline: float) -> Hear:

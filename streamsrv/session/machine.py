@@ -25,6 +25,7 @@ from streamsrv.facts import (
     Gap,
     Mark,
     Outdated,
+    Position,
     ProgressKept,
     Receipt,
     Settled,
@@ -197,6 +198,11 @@ class Machine:
         if self.state in TAKES_AUDIO:
             return self.last_heard + self.settings.idle_timeout_s
         return None
+
+    @property
+    def settled(self) -> Position:
+        """Everything before, of every channel, is in stored finals or was silence."""
+        return min(ours.settled for ours in self._channels)
 
     # --- commands -----------------------------------------------------------------------------------------------
 

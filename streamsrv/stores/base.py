@@ -167,6 +167,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Heard so far, when it was last written."""
     attempts: int = 0
     """Times its decoder was lost."""
+    starts: int = 0
+    """Times a server began to hear it and was not seen to stop, since it last came further."""
+    reached_ms: int = 0
+    """How far it was then."""
     warnings: tuple[str, ...] = ()
     error: JobError | None = None
 

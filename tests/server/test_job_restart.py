@@ -6,7 +6,8 @@ import asyncio
 import io
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,13 +16,14 @@ import msgspec
 import pytest
 
 from streamsrv.facts import RATE_HZ
-from streamsrv.runtime import file_run
+from streamsrv.runtime import file_run, job_work
 from streamsrv.runtime.engines import AnyEngine, machine_settings
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.session.settings import MachineSettings
+from streamsrv.stores.base import StreamKey
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.server.test_crash import Server
-from tests.server.test_upload import desk
+from tests.server.test_upload import Held, desk
 from tests.support.engines import CountingEngine
 from tests.support.recordings import interleaved, wav
 from tests.support.speech import silence, voice
@@ -42,11 +44,20 @@ MINUTE = 60 * 2 * RATE_HZ
 FILE = wav(interleaved(LEFT[:SIZE], RIGHT[:SIZE]), channels=2)
 
 
-async def stored(folder: Path) -> list[tuple[int, int, int, int, str]]:
-    store = SqliteStore(SqliteSettings(data_dir=str(folder)), server=False)
+@asynccontextmanager
+async def opened(folder: Path, *, server: bool = False) -> AsyncIterator[SqliteStore]:
+    """The store of a server that does not run; only a ``server`` may change it."""
+    store = SqliteStore(SqliteSettings(data_dir=str(folder)), server=server)
     await store.open()
-    finals = [kept.final for kept in await store.finals("talk")]
-    await store.close()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def stored(folder: Path) -> list[tuple[int, int, int, int, str]]:
+    async with opened(folder) as store:
+        finals = [kept.final for kept in await store.finals("talk")]
     return [(f.channel, f.segment, f.start, f.stop, f.text) for f in finals]
 
 
@@ -69,11 +80,11 @@ async def _turn(turns: asyncio.Semaphore) -> None:
     await turns.acquire()
 
 
-async def post(http: aiohttp.ClientSession, port: int) -> str:
+async def post(http: aiohttp.ClientSession, port: int, file: bytes = FILE, interview: str = "talk") -> str:
     form = aiohttp.FormData()
-    form.add_field("interviewId", "talk")
+    form.add_field("interviewId", interview)
     form.add_field("multichannel", "true")
-    form.add_field("file", io.BytesIO(FILE), filename="a.wav")
+    form.add_field("file", io.BytesIO(file), filename="a.wav")
     async with http.post(f"http://127.0.0.1:{port}/transcription/upload?wait=0", data=form) as answer:
         assert answer.status == 202, await answer.text()
         return answer.headers["Location"]
@@ -197,3 +208,86 @@ async def test_a_decoder_that_dies_again_and_again_fails_its_job(tmp_path: Path)
         assert (body["state"], body["error"]["code"], body["error"]["retryable"]) == ("failed", "decoder_lost", True)
         assert [one.status for one in await here.server.store.streams("talk")] == ["ended"]
         assert here.files() == []
+
+
+# --- files that take the server along ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+async def test_a_file_that_kills_the_server_is_given_up_and_the_one_beside_it_is_heard(tmp_path: Path) -> None:
+    deadly = wav(silence(1.0) + voice(10.0) + silence(1.0))
+    innocent = wav(silence(1.0) + b"".join(voice(1.0, seed=n) + silence(1.0) for n in range(6)))
+    server = Server(tmp_path)
+    await server.start("--hear-s", "0.5")
+    deaths = 0
+    try:
+        async with aiohttp.ClientSession() as http, asyncio.timeout(WITHIN_S):
+            guilty = await post(http, server.port, deadly, "deadly")
+            try:
+                other = await post(http, server.port, innocent, "innocent")
+            except aiohttp.ClientError:  # it may be dead already
+                other = ""
+            while True:
+                try:
+                    other = other or await post(http, server.port, innocent, "innocent")
+                    jobs = [await job(http, server.port, path) for path in (guilty, other)]
+                    if all(one["state"] not in ("queued", "running") for one in jobs):
+                        break
+                except aiohttp.ClientError:
+                    deaths += 1
+                    assert deaths <= job_work.MAX_STARTS, "it is tried for ever"
+                    await server.kill()
+                    await server.start("--hear-s", "0.5")
+                await asyncio.sleep(0.02)
+    finally:
+        await server.kill()
+    assert deaths == job_work.MAX_STARTS
+    error = jobs[0]["error"]
+    assert (jobs[0]["state"], error["code"], error["retryable"]) == ("failed", "server_lost", False)
+    assert f"{job_work.MAX_STARTS} times" in error["message"]
+    assert error["hint"]
+    assert jobs[1]["state"] == "done", jobs[1]
+    assert os.listdir(tmp_path / "uploads") == []
+    async with opened(tmp_path) as store:
+        assert [stream.status for stream in await store.streams("deadly")] == ["ended"]
+        assert len(await store.finals("innocent")) == 6
+
+
+async def test_a_server_that_stops_in_good_order_does_not_blame_the_file(tmp_path: Path) -> None:
+    held = Held()
+    async with desk(tmp_path, engine=held.engine) as here:
+        _, _, location = await here.send(wav(voice(1.0)), wait="0")
+        name = (location or "").rpartition("/")[2]
+        async with asyncio.timeout(WITHIN_S):
+            await held.asked.wait()
+        begun = await here.server.store.job(name)
+        assert begun is not None
+        assert (begun.state, begun.starts) == ("running", 1), "recorded before the work began"
+    async with opened(tmp_path) as store:
+        left = await store.job(name)
+        assert left is not None
+        assert (left.state, left.starts) == ("running", 0)
+
+
+@pytest.mark.parametrize(("reached_s", "state"), [(0, "failed"), (9, "failed"), (12, "done")])
+async def test_a_file_that_came_further_is_tried_on(tmp_path: Path, reached_s: int, state: str) -> None:
+    """Killed as often as may be, the last time at ``reached_s``."""
+    held = Held()
+    async with desk(tmp_path, engine=held.engine) as here:
+        _, _, location = await here.send(wav(LEFT[:MINUTE]), wait="0")
+        async with asyncio.timeout(WITHIN_S):
+            await held.asked.wait()
+    async with opened(tmp_path, server=True) as store:
+        left = await store.job((location or "").rpartition("/")[2])
+        assert left is not None
+        await store.keep_job(msgspec.structs.replace(left, starts=job_work.MAX_STARTS))
+        (stream,) = await store.streams("talk")
+        key = StreamKey(interview="talk", stream=stream.id, epoch=1)
+        assert await store.keep_progress(key, (reached_s * RATE_HZ,), ())
+    async with desk(tmp_path) as here:
+        body = await here.until(location or "", "done", "failed")
+        assert (body["state"], (body["error"] or {}).get("code")) == (
+            (state, None) if state == "done" else (state, "server_lost")
+        )
+        assert here.files() == []
+        assert [one.status for one in await here.server.store.streams("talk")] == ["ended"]

@@ -211,6 +211,7 @@ async def test_who_does_not_wait_is_told_where_to_look(tmp_path: Path) -> None:
         assert stat.S_IMODE((here.uploads / name).stat().st_mode) == 0o600
         running_now = await here.until(location, "running")
         assert 0.0 <= running_now["progress"] < 1.0
+        assert running_now["duration_ms"] == 5_600, "as its header says"
         assert running_now["interview"] == "talk"
         held.go.set()
         done = await here.until(location, "done")
@@ -229,12 +230,45 @@ async def test_progress_and_eta_follow_what_is_stored(tmp_path: Path) -> None:
     async with desk(tmp_path, engine=engine) as here:
         _, _, location = await here.send(wav(TALK), wait="0")
         async with asyncio.timeout(WITHIN_S):
-            while (body := (await here.ask(location or ""))[1])["eta_s"] is None:  # noqa: ASYNC110 -- nobody is told when the store changes
+            while ((body := (await here.ask(location or ""))[1])["progress"] or 0.0) < 0.3:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert 0.3 < body["progress"] < 0.6, "the first of two utterances is stored"
+        assert body["eta_s"] > 0
         assert body["audio_ms"] == pytest.approx(body["progress"] * 5_600, abs=1)
         turns.release()
         await here.until(location or "", "done")
+
+
+async def test_progress_is_that_of_the_channel_that_is_behind(tmp_path: Path) -> None:
+    """The right one speaks first and is held; the left one is stored far beyond it."""
+    engine = CountingEngine()
+    calls = 0
+    go = asyncio.Event()
+
+    async def gate(final: bool) -> None:
+        nonlocal calls
+        calls += final
+        if final and calls == 1:
+            await go.wait()
+
+    engine.gate = gate
+    left = silence(2.6) + voice(1.2) + silence(1.8)
+    file = wav(interleaved(left, TALK[: len(left)]), channels=2)
+    async with (
+        desk(tmp_path, engine=engine) as here,
+        here.http.ws_connect(here.server.stream(query="role=viewer")) as ws,
+    ):
+        _, _, location = await here.send(file, wait="0", multichannel="true", interviewId="t-1")
+        async with asyncio.timeout(WITHIN_S):
+            while (event := await ws.receive_json())["type"] != "final":
+                pass
+        assert (event["channel"], event["start_ms"] > 2_000) == (0, True)
+        body = (await here.ask(location or ""))[1]
+        assert body["progress"] < 0.15, "the right one began to speak after 0.6 of 5.6 seconds"
+        assert body["audio_ms"] == pytest.approx(body["progress"] * 5_600, abs=1)
+        go.set()
+        done = await here.until(location or "", "done")
+        assert (done["progress"], done["audio_ms"], done["duration_ms"]) == (1.0, 5_600, 5_600)
 
 
 async def test_a_running_job_is_cancelled_and_keeps_what_was_stored(tmp_path: Path) -> None:

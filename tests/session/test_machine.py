@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from streamsrv import commands, events
 from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated
-from streamsrv.session.effects import Close, Hear, Keep, Leave, Say
+from streamsrv.session.effects import AnyEffect, Close, Hear, Keep, Leave, Say
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import State
 from tests.session.world import WORD, World, spoken
@@ -14,9 +16,9 @@ from tests.session.world import WORD, World, spoken
 SEEDS = range(300)
 
 
-def conversation(seed: int) -> World:
+def conversation(seed: int, make: type[World] = World) -> World:
     """Some utterances on one or two channels, cut by silence, length and flush, then the end."""
-    world = World(seed, channels=1 + seed % 2)
+    world = make(seed, channels=1 + seed % 2)
     for _ in range(world.random.randint(1, 5)):
         channel = world.random.randrange(world.channels)
         world.pass_audio(channel, world.random.uniform(0.3, 2.0))
@@ -79,6 +81,26 @@ def check_acks(world: World) -> None:
             for final in world.finals:
                 if final.segment >= stored[final.channel]:
                     assert event.position <= final.start, f"seed {world.seed}: acknowledged what is not stored"
+
+
+class Watched(World):
+    """Notes how far the machine says it is, after each step, and how many finals were stored then."""
+
+    def run(self, effects: Sequence[AnyEffect]) -> None:
+        super().run(effects)
+        self.__dict__.setdefault("steps", []).append((self.machine.settled, len(self.finals)))
+
+
+@pytest.mark.parametrize("block", range(3))
+def test_what_is_settled_only_grows_and_never_runs_ahead_of_any_channel(block: int) -> None:
+    for seed in SEEDS[block * 50 : block * 50 + 50]:
+        world = conversation(seed, Watched)
+        reached = [settled for settled, _ in world.__dict__["steps"]]
+        assert reached == sorted(reached), f"seed {seed}"
+        for settled, stored in world.__dict__["steps"]:
+            ahead = [final for final in world.finals[stored:] if final.start < settled]
+            assert not ahead, f"seed {seed}: a final that begins before it is not stored"
+        assert reached[-1] > 0 or world.channels > 1, f"seed {seed}"
 
 
 def test_the_same_inputs_give_the_same_effects() -> None:
