@@ -33,6 +33,9 @@ class Files(Protocol):
     async def forget(self, interview: str) -> None:
         """Cancel what is queued or running for this interview, and delete its jobs and files."""
 
+    async def sweep(self) -> None:
+        """Delete files that belong to nobody any more."""
+
 
 class Archive:
     """Deletes interviews with all that belongs to them.
@@ -98,6 +101,7 @@ class Archive:
             gone = 0
             try:
                 gone = await self.sweep()
+                await self._files.sweep()
             except StoreUnavailable as error:
                 log.warning("archive.waits", error=error)
             await asyncio.sleep(PAUSE_S if gone else SWEEP_EVERY_S)

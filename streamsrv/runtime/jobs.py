@@ -77,13 +77,19 @@ class Jobs:
             StoreUnavailable: the jobs cannot be read.
         """
         left = await self._services.store.open_jobs()
-        swept = await self.uploads.sweep({job.spooled for job in left})
-        if left or swept:
-            log.info("jobs.found", jobs=len(left), stray_files=swept)
         for job in left:
             self._enter(job)
+        await self.sweep()
+        if left:
+            log.info("jobs.found", jobs=len(left))
         self._pump()
         return frozenset(job.stream for job in left)
+
+    async def sweep(self) -> None:
+        """Delete files that belong to no job: a crash left them, or they could not be deleted when their job ended."""
+        swept = await self.uploads.sweep(lambda: {work.job.spooled for work in self._works.values()})
+        if swept:
+            log.info("uploads.swept", files=swept)
 
     async def close(self) -> None:
         """Stop where everything is; the next process goes on from there."""

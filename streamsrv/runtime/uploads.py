@@ -7,14 +7,17 @@ import errno
 import os
 import secrets
 import threading
+import weakref
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+from streamsrv import telemetry
 from streamsrv.errors import DiskFull, StoreUnavailable, StreamsrvError
 
 PIECE_BYTES = 1_048_576
 """Bytes gathered before the disk is asked: all of a file that is ever in memory."""
+log = telemetry.logger("uploads")
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -33,6 +36,7 @@ class Spool:
         # A write goes on in its thread when its caller was cancelled; nobody may close the file under it.
         self._lock = threading.Lock()
         self._fd: int | None = None
+        self._opening: asyncio.Future[None] | None = None
 
     async def open(self) -> None:
         """Make the file, readable by its owner alone.
@@ -40,7 +44,8 @@ class Spool:
         Raises:
             DiskFull, StoreUnavailable: it cannot be made.
         """
-        await _in_thread(self._open)
+        self._opening = asyncio.ensure_future(_in_thread(self._open))
+        await asyncio.shield(self._opening)
 
     async def write(self, data: bytes) -> None:
         """Append.
@@ -63,8 +68,17 @@ class Spool:
         await _in_thread(self._finish)
 
     async def discard(self) -> None:
-        """Delete it.  Safe at any time, also twice."""
-        await asyncio.shield(asyncio.to_thread(self._discard))
+        """Delete it.  Safe at any time, also twice; one that cannot be deleted now is swept later."""
+        await asyncio.shield(self._gone())
+
+    async def _gone(self) -> None:
+        if self._opening is not None:  # its thread goes on when its caller was cancelled, and must not come after ours
+            await asyncio.wait({self._opening})
+            self._opening.exception()
+        try:
+            await asyncio.to_thread(self._discard)
+        except OSError as error:
+            log.warning("upload.left", error=error, file=self.name)
 
     # --- in threads -------------------------------------------------------------------------------------------------
 
@@ -109,6 +123,8 @@ class Uploads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._coming: weakref.WeakSet[Spool] = weakref.WeakSet()
+        """Files that somebody still holds: no sweep takes them."""
 
     def path(self, name: str) -> Path:
         """Where the file of this name lies."""
@@ -116,7 +132,9 @@ class Uploads:
 
     def spool(self) -> Spool:
         """A new file, not opened yet; nothing of its name comes from a client."""
-        return Spool(self.path(f"{secrets.token_hex(16)}.upload"))
+        spool = Spool(self.path(f"{secrets.token_hex(16)}.upload"))
+        self._coming.add(spool)
+        return spool
 
     async def require(self, size: int) -> None:
         """See whether a file of ``size`` bytes has room at the moment.
@@ -129,26 +147,38 @@ class Uploads:
             raise DiskFull(f"the file has {size} bytes and {free} are free")
 
     async def remove(self, name: str) -> None:
-        """Delete a file, if it is there; one that cannot be deleted now is swept at the next start."""
+        """Delete a file, if it is there; one that cannot be deleted now is swept later."""
         with suppress(OSError):
             await asyncio.to_thread(lambda: self.path(name).unlink(missing_ok=True))
 
-    async def sweep(self, keep: Collection[str]) -> int:
-        """Delete what a crash left behind: all but ``keep``; how many that were."""
-        return await asyncio.to_thread(self._sweep, frozenset(keep))
+    async def sweep(self, keep: Callable[[], Collection[str]]) -> int:
+        """Delete what nobody owns, such as what a crash left: all but ``keep`` and what is being received.
+
+        Args:
+            keep: gives the names of the files that belong to jobs; asked when it is known which files there are.
+
+        Returns:
+            How many that were.
+        """
+        found = await asyncio.to_thread(self._found)
+        stray = found - frozenset(keep()) - {spool.name for spool in self._coming}
+        return await asyncio.to_thread(self._sweep, stray)
 
     def _free(self) -> int:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.statvfs(self._folder)
         return found.f_bavail * found.f_frsize
 
-    def _sweep(self, keep: frozenset[str]) -> int:
-        if not self._folder.is_dir():
-            return 0
-        stray = [path for path in self._folder.glob("*.upload") if path.name not in keep]
-        for path in stray:
-            path.unlink(missing_ok=True)
-        return len(stray)
+    def _found(self) -> frozenset[str]:
+        return frozenset(path.name for path in self._folder.glob("*.upload"))
+
+    def _sweep(self, stray: Collection[str]) -> int:
+        gone = 0
+        for name in stray:
+            with suppress(OSError):
+                self.path(name).unlink(missing_ok=True)
+                gone += 1
+        return gone
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

@@ -267,7 +267,8 @@ class TranscriptStore(Protocol):
         """
 
     async def expired(self, before_ms: int, *, limit: int) -> tuple[str, ...]:
-        """Interviews completed before ``before_ms``, oldest first, and those whose deletion was interrupted."""
+        """Whose deletion was interrupted, then who completed before ``before_ms``, oldest first, then those of which
+        there are only jobs, the newest of them ended before ``before_ms``: files that were refused."""
 
     # --- jobs -------------------------------------------------------------------------------------------------------
 

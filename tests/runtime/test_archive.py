@@ -21,6 +21,7 @@ from streamsrv.runtime.streams import Services, Streams
 from streamsrv.stores.base import StreamKey, StreamStats
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore, deletes
 from tests.stores.builders import NOW_MS, begin, final
+from tests.stores.contract_jobs import job
 from tests.support.engines import CountingEngine
 
 
@@ -31,6 +32,7 @@ class Files:
         self.forgotten: list[str] = []
         self.failing = False
         self.waiting: set[str] = set()
+        self.swept = 0
 
     def holds(self, interview: str) -> bool:
         return interview in self.waiting
@@ -39,6 +41,9 @@ class Files:
         if self.failing:
             raise OSError("a disk")
         self.forgotten.append(interview)
+
+    async def sweep(self) -> None:
+        self.swept += 1
 
 
 class House:
@@ -166,6 +171,16 @@ async def test_an_interview_a_file_waits_for_stays(house: House) -> None:
     assert await archive.sweep() == 1
 
 
+async def test_a_file_that_was_refused_goes_as_an_interview_would(house: House) -> None:
+    ended = NOW_MS - 31 * DAY_MS
+    await house.store.keep_job(job("j", state="failed", interview="refused", ended_ms=ended))
+    assert await house.archive(retain_days=0).sweep() == 0
+    assert await house.store.job("j") is not None
+    assert await house.archive(retain_days=30).sweep() == 1
+    assert await house.store.job("j") is None
+    assert house.files.forgotten == ["refused"]
+
+
 async def test_a_deletion_that_was_interrupted_is_finished(house: House) -> None:
     await house.talked("talk", days_ago=0)
     await house.store._writer.submit(lambda connection: deletes.doom(connection, "talk", now_ms=NOW_MS))
@@ -195,3 +210,4 @@ async def test_the_sweeper_lives_through_a_store_that_is_away(house: House, monk
     with pytest.raises(asyncio.CancelledError):
         await archive.run()
     assert pauses == [module.SWEEP_EVERY_S, module.PAUSE_S, module.SWEEP_EVERY_S]
+    assert house.files.swept == 2, "files that nobody owns go on the same rounds"

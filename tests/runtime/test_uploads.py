@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,9 +125,66 @@ async def test_the_sweep_takes_what_nobody_owns(tmp_path: Path) -> None:
     uploads = Uploads(tmp_path)
     for name in ("a.upload", "b.upload", "README"):
         (tmp_path / name).write_text("x")
-    assert await uploads.sweep({"b.upload"}) == 1
+    assert await uploads.sweep(lambda: {"b.upload"}) == 1
     assert names(tmp_path) == ["README", "b.upload"]
     await uploads.remove("b.upload")
     await uploads.remove("b.upload")
     assert names(tmp_path) == ["README"]
-    assert await Uploads(tmp_path / "missing").sweep(()) == 0
+    assert await Uploads(tmp_path / "missing").sweep(tuple) == 0
+
+
+async def test_the_sweep_leaves_what_is_being_received(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path)
+    early = uploads.spool()
+    await early.open()
+    late = uploads.spool()
+
+    def meanwhile() -> tuple[str, ...]:
+        """Between looking and deleting another file begins."""
+        late._open()
+        return ()
+
+    assert await uploads.sweep(meanwhile) == 0
+    assert names(tmp_path) == sorted((early.name, late.name))
+    name = early.name
+    del early  # whoever received it has gone
+    gc.collect()
+    assert await uploads.sweep(tuple) == 1
+    assert names(tmp_path) == [late.name] != [name]
+    await late.discard()
+
+
+async def test_a_file_whose_opening_was_cancelled_is_gone_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads(tmp_path)
+    slow, go = os.open, threading.Event()
+
+    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
+        assert go.wait(10)
+        return slow(path, flags, mode)
+
+    spool = uploads.spool()
+    monkeypatch.setattr(os, "open", opened)
+    opening = asyncio.create_task(spool.open())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait({opening})
+    discarding = asyncio.create_task(spool.discard())
+    await asyncio.sleep(0)
+    go.set()
+    await discarding
+    assert names(tmp_path) == []
+
+
+async def test_a_file_that_cannot_be_deleted_is_swept_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads(tmp_path)
+    spool = uploads.spool()
+    await spool.open()
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("a disk")))
+        await spool.discard()
+        await uploads.remove(spool.name)
+    assert names(tmp_path) == [spool.name]
+    del spool
+    gc.collect()
+    assert await uploads.sweep(tuple) == 1
+    assert names(tmp_path) == []

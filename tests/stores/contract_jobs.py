@@ -66,3 +66,16 @@ class JobContract:
         assert await store.delete_interview("talk")
         assert await store.job("j") is None
         assert await store.job("k") is not None
+
+    async def test_refused_files_expire_though_their_interview_never_was(self, store: TranscriptStore) -> None:
+        await store.keep_job(job("old", state="failed", interview="refused", ended_ms=NOW_MS - 9))
+        await store.keep_job(job("new", state="failed", interview="refused", ended_ms=NOW_MS - 3))
+        await store.keep_job(job("open", state="queued", interview="waiting"))
+        await store.keep_job(job("heard", state="done", ended_ms=NOW_MS - 9))
+        await begin(store)
+        assert await store.expired(NOW_MS - 3, limit=9) == ()
+        assert await store.expired(NOW_MS, limit=9) == ("refused",)
+        assert await store.delete_interview("refused")
+        assert await store.expired(NOW_MS, limit=9) == ()
+        assert [await store.job(name) for name in ("old", "new")] == [None, None]
+        assert await store.job("open") is not None
