@@ -9,13 +9,14 @@ import resource
 import signal
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from streamsrv.errors import DiskFull, StoreUnavailable
+from streamsrv.runtime import uploads as module
 from streamsrv.runtime.uploads import PIECE_BYTES, Uploads
 
 
@@ -155,23 +156,28 @@ async def test_the_sweep_leaves_what_is_being_received(tmp_path: Path) -> None:
 
 
 async def test_a_file_whose_opening_was_cancelled_is_gone_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads = Uploads(tmp_path)
-    slow, go = os.open, threading.Event()
+    """Its thread has not begun yet: threads are many, and the one that deletes may come first."""
+    spool = Uploads(tmp_path).spool()
+    in_thread, go, done = module._in_thread, threading.Event(), threading.Event()
 
-    def opened(path: Path, flags: int, mode: int = 0o777) -> int:
-        assert go.wait(10)
-        return slow(path, flags, mode)
+    async def late(work: Callable[[], None]) -> None:
+        def begun() -> None:
+            go.wait(10)
+            work()
+            done.set()
 
-    spool = uploads.spool()
-    monkeypatch.setattr(os, "open", opened)
+        await in_thread(begun)
+
+    monkeypatch.setattr(module, "_in_thread", late)
     opening = asyncio.create_task(spool.open())
     await asyncio.sleep(0)
     opening.cancel()
     await asyncio.wait({opening})
     discarding = asyncio.create_task(spool.discard())
-    await asyncio.sleep(0)
+    await asyncio.wait({discarding}, timeout=0.1)
     go.set()
     await discarding
+    await asyncio.to_thread(done.wait, 10)
     assert names(tmp_path) == []
 
 
