@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from streamsrv.stores import validity
 from streamsrv.stores.base import StoredFinal, StreamKey
 from streamsrv.stores.handoff import (
     Completion,
@@ -130,16 +131,16 @@ def waiting(connection: sqlite3.Connection, sink: str, interview: str, *, limit:
         (sink, interview, min(limit, MAX_WAITING)),
     ).fetchall()
     streams = reads.streams(connection, interview) if any(row[3] == "final" for row in found) else ()
-    bounds = {stream.id: rows.limits(stream.epochs) for stream in streams}
+    bounds = {stream.id: validity.limits(stream.epochs) for stream in streams}
     return Waiting(streams=streams, handoffs=tuple(_handoff(_Row(*row), bounds) for row in found))
 
 
-def _handoff(row: _Row, bounds: Mapping[str, rows.Limits]) -> Handoff:
+def _handoff(row: _Row, bounds: Mapping[str, validity.Limits]) -> Handoff:
     what: Outgoing
     superseded = False
     if row.kind == "final" and row.stream is not None and row.final is not None:
         what = StoredFinal(stream=row.stream, epoch=row.epoch, final=rows.final_from(row.final))
-        superseded = not rows.counts(bounds.get(row.stream, {}), row.epoch, row.channel, row.start)
+        superseded = not validity.counts(bounds.get(row.stream, {}), row.epoch, row.channel, row.start)
     else:
         decoder = _completion if row.kind == "completed" else _deletion
         what = decoder.decode(row.document or "")

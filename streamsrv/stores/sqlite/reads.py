@@ -6,6 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from streamsrv.events import Final
+from streamsrv.stores import validity
 from streamsrv.stores.base import (
     EpochStart,
     FinalName,
@@ -59,7 +60,7 @@ def finals(connection: sqlite3.Connection, name: str) -> tuple[StoredFinal, ...]
     return tuple(
         StoredFinal(stream=stream, epoch=epoch, final=rows.final_from(document))
         for stream, epoch, channel, start, document in found
-        if stream in bounds and rows.counts(bounds[stream], epoch, channel, start)
+        if stream in bounds and validity.counts(bounds[stream], epoch, channel, start)
     )
 
 
@@ -70,7 +71,7 @@ def place_of(connection: sqlite3.Connection, name: str, wanted: FinalName) -> in
         "SELECT rowid, epoch, start FROM segments WHERE interview = ? AND stream = ? AND channel = ? AND segment = ?",
         (name, wanted.stream, wanted.channel, wanted.segment),
     )
-    return max((place for place, epoch, at in found if rows.counts(bounds, epoch, wanted.channel, at)), default=0)
+    return max((place for place, epoch, at in found if validity.counts(bounds, epoch, wanted.channel, at)), default=0)
 
 
 def finals_since(connection: sqlite3.Connection, name: str, *, place: int, limit: int) -> tuple[PlacedFinal, ...]:
@@ -88,7 +89,7 @@ def finals_since(connection: sqlite3.Connection, name: str, *, place: int, limit
         found += [
             PlacedFinal(place=at, stream=stream, final=rows.final_from(document))
             for at, stream, epoch, channel, start, document in kept
-            if stream in bounds and rows.counts(bounds[stream], epoch, channel, start)
+            if stream in bounds and validity.counts(bounds[stream], epoch, channel, start)
         ]
         if found:
             break
@@ -102,14 +103,14 @@ def _places(connection: sqlite3.Connection, name: str, place: int, limit: int) -
     return [row[0] for row in connection.execute(query, (name, place, min(limit, MAX_PLACES)))]
 
 
-def _bounds(connection: sqlite3.Connection, name: str) -> dict[str, rows.Limits]:
+def _bounds(connection: sqlite3.Connection, name: str) -> dict[str, validity.Limits]:
     """Per stream of the interview, where its epochs no longer count; nothing of one that is being deleted."""
     epochs = connection.execute(
         """SELECT s._id, s.epochs FROM streams AS s JOIN interviews AS i ON i._id = s.interview
             WHERE s.interview = ? AND i.deletedAt IS NULL""",
         (name,),
     ).fetchall()
-    return {stream: rows.limits(rows.epochs_from(text)) for stream, text in epochs}
+    return {stream: validity.limits(rows.epochs_from(text)) for stream, text in epochs}
 
 
 class Wanted(NamedTuple):
@@ -156,7 +157,7 @@ def expired(connection: sqlite3.Connection, before_ms: int, limit: int) -> tuple
 def finals_before(connection: sqlite3.Connection, stream: Stream) -> tuple[Final, ...]:
     """Finals that were valid when the stream's newest epoch (as given) began: they change no more."""
     epochs: tuple[EpochStart, ...] = stream.epochs
-    bounds = rows.limits(epochs)
+    bounds = validity.limits(epochs)
     found = connection.execute(
         """SELECT epoch, channel, start, document FROM segments
             WHERE interview = ? AND stream = ? AND epoch < ? ORDER BY channel, start, epoch, segment""",
@@ -165,5 +166,5 @@ def finals_before(connection: sqlite3.Connection, stream: Stream) -> tuple[Final
     return tuple(
         rows.final_from(document)
         for epoch, channel, start, document in found
-        if rows.counts(bounds, epoch, channel, start)
+        if validity.counts(bounds, epoch, channel, start)
     )

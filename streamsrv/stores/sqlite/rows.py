@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -15,8 +15,6 @@ from streamsrv.facts import Position
 from streamsrv.stores.base import Anchor, EpochStart, Interview, Stream, StreamStatus
 
 Row: TypeAlias = tuple[object, ...]
-Limits: TypeAlias = Mapping[int, Sequence[Position]]
-"""Per epoch and channel: the first position at which its finals no longer count."""
 
 STREAM_COLUMNS = """s._id, s.interview, s.ord, s.status, s.options, s.engine, s.epochs,
     coalesce(p.restarts, s.restarts), s.startedAt, s.endedAt, s.silenceMs, s.loudestDiscardedDbfs"""
@@ -107,23 +105,6 @@ def stream_from(row: Sequence[object], anchors: Iterable[tuple[Position, int]]) 
             -math.inf if level is None else level for level in _levels.decode(raw.loudest_discarded_dbfs)
         ),
     )
-
-
-def limits(epochs: Sequence[EpochStart]) -> dict[int, tuple[Position, ...]]:
-    """For each epoch but the last: per channel, the earliest beginning of a later epoch."""
-    found: dict[int, tuple[Position, ...]] = {}
-    later: tuple[Position, ...] = ()
-    for epoch in reversed(epochs):
-        if later:
-            found[epoch.epoch] = later
-        later = tuple(map(min, epoch.begins, later)) if later else epoch.begins
-    return found
-
-
-def counts(bounds: Limits, epoch: int, channel: int, start: Position) -> bool:
-    """Whether a final is valid: no later epoch begins at or before its start."""
-    bound = bounds.get(epoch, ())
-    return channel >= len(bound) or start < bound[channel]
 
 
 def anchors_of(connection: sqlite3.Connection, stream: str) -> list[tuple[Position, int]]:

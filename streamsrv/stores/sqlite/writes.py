@@ -16,6 +16,7 @@ import msgspec
 from streamsrv.commands import Options
 from streamsrv.errors import Conflict, Forbidden, NotFound, StreamEnded
 from streamsrv.facts import ChannelStart, Position
+from streamsrv.stores import validity
 from streamsrv.stores.base import Anchor, EpochStart, Stream, StreamKey, StreamStats
 from streamsrv.stores.sqlite import handoffs, rows
 from streamsrv.stores.sqlite.handoffs import Order
@@ -126,7 +127,7 @@ def resume_stream(connection: sqlite3.Connection, stream: str, token_hash: bytes
     if len(before.epochs) >= MAX_EPOCHS:
         raise Conflict(f"the stream was resumed {MAX_EPOCHS} times", hint="begin a new stream")
     starts = _starts(connection, before)
-    begins = tuple(max(*pair) for pair in zip(_last_begins(before), (s.kept_to for s in starts), strict=True))
+    begins = tuple(start.kept_to for start in starts)
     epoch = EpochStart(epoch=before.epochs[-1].epoch + 1, begins=begins)
     after = msgspec.structs.replace(before, epochs=(*before.epochs, epoch))
     connection.execute(
@@ -175,8 +176,8 @@ def _kept_before(
     ).fetchone()
     if kept is None:
         return False
-    bounds = rows.limits(rows.epochs_from(owner.epochs))
-    if not rows.counts(bounds, key.epoch, channel, start):
+    bounds = validity.limits(rows.epochs_from(owner.epochs))
+    if not validity.counts(bounds, key.epoch, channel, start):
         return False
     if tuple(kept) != (start, stop, 1):
         raise ValueError("another final is kept under this key")
@@ -275,29 +276,10 @@ def _admit(connection: sqlite3.Connection, stream: str, token_hash: bytes) -> No
         raise StreamEnded("the stream has ended")
 
 
-def _last_begins(stream: Stream) -> tuple[Position, ...]:
-    return stream.epochs[-1].begins
-
-
 def _starts(connection: sqlite3.Connection, stream: Stream) -> tuple[ChannelStart, ...]:
-    """Where each channel goes on: behind its valid finals, up to the first segment number that is missing."""
-    tracks = len(stream.restarts)
-    kept = list(_last_begins(stream))
-    segments = [0] * tracks
-    utterances = [0] * tracks
-    bounds = rows.limits(stream.epochs)
     found = connection.execute(
-        """SELECT epoch, channel, segment, utterance, start, stop FROM segments
+        """SELECT channel, segment, epoch, utterance, start, stop FROM segments
             WHERE interview = ? AND stream = ? ORDER BY channel, segment, epoch""",
         (stream.interview, stream.id),
     )
-    for epoch, channel, segment, utterance, start, stop in found:
-        if segment != segments[channel] or not rows.counts(bounds, epoch, channel, start):
-            continue
-        kept[channel] = max(kept[channel], stop)
-        segments[channel] = segment + 1
-        utterances[channel] = max(utterances[channel], utterance + 1)
-    return tuple(
-        ChannelStart(restart=restart, kept_to=to, next_segment=segment, next_utterance=utterance)
-        for restart, to, segment, utterance in zip(stream.restarts, kept, segments, utterances, strict=True)
-    )
+    return validity.continuations(stream.epochs, stream.restarts, (validity.Placed(*row) for row in found))
