@@ -21,7 +21,8 @@ from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.file_run import FileRun
 from streamsrv.runtime.recorder import Recorder
-from streamsrv.runtime.settings import ArchiveSettings, SessionSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings
+from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.streams import Services
 from streamsrv.stores.base import Job
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
@@ -105,7 +106,8 @@ async def alone(
         await store.open()
         try:
             fanout = Fanout(store, numbers, most=1)
-            services = Services(store, numbers, fanout, Recorder(folder, ArchiveSettings()))
+            spool = Spool(Path(folder) / "spool", SpoolSettings(max_mb=0), store, numbers)
+            services = Services(store, numbers, fanout, Recorder(folder, ArchiveSettings()), spool)
             yield Alone(services, engines, decoders, session, decode.max_duration_s)
         finally:
             await decoders.close()

@@ -10,6 +10,7 @@ from streamsrv import telemetry
 from streamsrv.errors import Stopped, StoreUnavailable
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.recorder import Recorder
+from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.streams import Streams
 from streamsrv.stores.base import TranscriptStore
 
@@ -52,6 +53,7 @@ class Archive:
         streams: Streams,
         fanout: Fanout,
         recorder: Recorder,
+        spool: Spool,
         files: Files,
         *,
         retain_days: int,
@@ -61,6 +63,7 @@ class Archive:
         self._streams = streams
         self._fanout = fanout
         self._recorder = recorder
+        self._spool = spool
         self._files = files
         self._retain_ms = retain_days * DAY_MS
         self._utc_ms = utc_ms
@@ -84,6 +87,7 @@ class Archive:
         try:
             await self._files.forget(interview)
             await self._recorder.delete(interview)
+            await self._spool.forget(interview)
         except OSError as error:
             log.warning("archive.files_left", error=error, interview=interview)
             raise StoreUnavailable(

@@ -20,7 +20,7 @@ from streamsrv.events import AnyEvent
 from streamsrv.facts import RATE_HZ, Answer, ChannelStart, CutMade, Position, Receipt
 from streamsrv.runtime.ear import Ear, MakeEar
 from streamsrv.runtime.fanout import Fanout
-from streamsrv.runtime.keeper import Keeper
+from streamsrv.runtime.keeper import Keeper, Means
 from streamsrv.runtime.recorder import Recording, Warn
 from streamsrv.runtime.tally import Tally
 from streamsrv.runtime.troubles import LOW_S, RING_S, Reason, abortion, degraded, farewell
@@ -41,7 +41,7 @@ from streamsrv.session.effects import (
 from streamsrv.session.machine import Machine
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import OVER, TAKES_AUDIO, State
-from streamsrv.stores.base import Anchor, StreamKey, StreamStats, TranscriptStore
+from streamsrv.stores.base import Anchor, StreamKey, StreamStats
 
 SLICE_S = 0.5
 """Longest audio decided in one go: a 1 MiB message must not hold the event loop."""
@@ -58,11 +58,9 @@ class Outlet(Protocol):
         """Close after everything put before."""
 
 
-class Services(Protocol):
+class Services(Means, Protocol):
     """What all drivers of a server share."""
 
-    @property
-    def store(self) -> TranscriptStore: ...
     @property
     def metrics(self) -> telemetry.Metrics: ...
     @property
@@ -75,8 +73,6 @@ class Services(Protocol):
 
     def now(self) -> float:
         """Monotonic seconds."""
-
-    def utc_ms(self) -> int: ...
 
 
 class Driver:
@@ -132,14 +128,15 @@ class Driver:
             finals=finals,
             now=services.now(),
         )
-        self._keeper = Keeper(
-            services.store,
+        self.keeper = Keeper(
+            services,
             key,
             restarts=tuple(start.restart for start in starts),
+            spools=not background,
             stored=self._stored,
             troubled=lambda away: self._trouble("store", away),
+            warn=self._warn,
             stats=self._stats,
-            utc_ms=services.utc_ms,
         )
         self._alarm: asyncio.TimerHandle | None = None
         self._room = asyncio.Event()
@@ -219,7 +216,7 @@ class Driver:
     def _anchor(self) -> None:
         """Tie positions to the wall clock; those of a file count from its beginning alone."""
         if not self._background or self._front.position == 0:
-            self._keeper.anchor(Anchor(position=self._front.position, utc_ms=self._services.utc_ms()))
+            self.keeper.anchor(Anchor(position=self._front.position, utc_ms=self._services.utc_ms()))
 
     def _hear_by(self, front: Front, options: Options) -> None:
         """Use this front from now on."""
@@ -270,7 +267,7 @@ class Driver:
         self._ear.close()
         self._ear = ear
         self._hear_by(Front(options, ring_s=RING_S), options)
-        self._keeper.restarts = (0,) * options.tracks
+        self.keeper.restarts = (0,) * options.tracks
         return True
 
     def _new_ear(self, options: Options) -> Ear:
@@ -313,7 +310,7 @@ class Driver:
                 case Hear() as question:
                     self._ear.hear(question)
                 case Keep() | Note() | Settle() as job:
-                    self._keeper.put(job)
+                    self.keeper.put(job)
                 case Release(channel=channel, position=position):
                     self._front.release(channel, position)
                     self._room.set()
@@ -355,7 +352,7 @@ class Driver:
         if self._alarm is not None:
             self._alarm.cancel()
         self._ear.close()
-        self._keeper.close()
+        self.keeper.close()
         if self._recording is not None:
             self._recording.close()
         self._room.set()

@@ -1,14 +1,15 @@
 """An interview as its viewers on this node see it: stored finals first, then what happens, nothing lost, nothing twice.
 
 A viewer subscribes first and reads the store then; what it was sent is not sent again.  A final is stored before it is
-told here, so whatever a viewer misses live it finds in the store.  Falling behind is the same as coming late.
+told here, so whatever a viewer misses live it finds in the store; what this node has in its spool comes into the store,
+and reading goes on until it has.  Falling behind is the same as coming late.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
@@ -30,6 +31,8 @@ RECENT = 64
 another order than they were stored in."""
 STORE_PAUSE_S = 1.0
 """Pause of a viewer while the store cannot be read."""
+SPOOL_PAUSE_S = 0.1
+"""Pause of a viewer while the store lacks finals that are in the spool."""
 RETRY_AFTER_S = 5.0
 
 ViewerEvent: TypeAlias = AnyEvent | events.StreamOver
@@ -62,14 +65,22 @@ class Watch:
     Args:
         store: where finals are read.
         after: the last final the viewer knows; one that is not stored counts as none.
+        unstored: whether finals of an interview were told that the store does not have yet.
     """
 
-    def __init__(self, store: TranscriptStore, interview: str, after: FinalName | None) -> None:
+    def __init__(
+        self,
+        store: TranscriptStore,
+        interview: str,
+        after: FinalName | None,
+        unstored: Callable[[str], bool] = lambda interview: False,
+    ) -> None:
         self.interview = interview
         self.catch_ups = 0
         """Times it fell behind and read the store again."""
         self._store = store
         self._after = after
+        self._unstored = unstored
         self._queue: deque[Told] = deque()
         self._notes: deque[Told] = deque()
         self._page: deque[PlacedFinal] = deque()
@@ -164,7 +175,11 @@ class Watch:
         try:
             if self._place is None:
                 self._place = await self._begin()
+            unstored = self._unstored(self.interview)  # before reading: what is stored meanwhile is found
             page = await self._store.finals_since(self.interview, self._place, limit=PAGE)
+            if unstored and not page:  # told while it was not looking, and only in the spool so far
+                await asyncio.sleep(SPOOL_PAUSE_S)
+                return
         except StoreUnavailable:
             await asyncio.sleep(STORE_PAUSE_S)
             return
@@ -203,12 +218,21 @@ class Fanout:
         store: where viewers read what they missed.
         metrics: counts viewers.
         most: viewers at once; one more is refused.
+        unstored: whether finals of an interview were told here that the store does not have yet.
     """
 
-    def __init__(self, store: TranscriptStore, metrics: telemetry.Metrics, *, most: int) -> None:
+    def __init__(
+        self,
+        store: TranscriptStore,
+        metrics: telemetry.Metrics,
+        *,
+        most: int,
+        unstored: Callable[[str], bool] = lambda interview: False,
+    ) -> None:
         self._store = store
         self._metrics = metrics
         self._most = most
+        self._unstored = unstored
         self._watches: dict[str, set[Watch]] = {}
         self._count = 0
         self._leaving: Draining | None = None
@@ -237,7 +261,7 @@ class Fanout:
             raise self._leaving
         if self._count >= self._most:
             raise Full(f"this server has {self._most} viewers, the most it may", retry_after_s=RETRY_AFTER_S)
-        watch = Watch(self._store, interview, after)
+        watch = Watch(self._store, interview, after, self._unstored)
         self._watches.setdefault(interview, set()).add(watch)
         self._counted(1)
         try:

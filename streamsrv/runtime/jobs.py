@@ -63,7 +63,7 @@ class Jobs:
         self._queue: deque[Work] = deque()
         self._running: set[Work] = set()
         self._receiving = 0
-        self._closing = False
+        self._closing = self._draining = False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -91,6 +91,10 @@ class Jobs:
         if swept:
             log.info("uploads.swept", files=swept)
 
+    def drain(self) -> None:
+        """Take no newcomers; those that are here go on."""
+        self._draining = True
+
     async def close(self) -> None:
         """Stop where everything is; the next process goes on from there."""
         self._closing = True
@@ -107,7 +111,7 @@ class Jobs:
         Raises:
             Draining, Full: no file is taken at the moment.
         """
-        if self._closing:
+        if self._closing or self._draining:
             raise Draining("this server is going away", hint="send the file again", retry_after_s=1.0)
         if len(self._queue) + self._receiving >= self._settings.max_waiting + self._idle:
             raise Full(f"{self._settings.max_waiting} files wait to be heard already", retry_after_s=RETRY_AFTER_S)

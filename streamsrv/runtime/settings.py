@@ -45,6 +45,19 @@ class ArchiveSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 14_400
 
 
+class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where finals wait while the store is away."""
+
+    dir: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="Folder where finals wait while the store is away; unset: spool in store.data_dir."),
+    ] = None
+    max_mb: Annotated[
+        int,
+        Meta(ge=0, le=1_048_576, description="Mebibytes that may wait there; what is more waits in memory; 0: all."),
+    ] = 256
+
+
 class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What files may cost, and how many are heard at once."""
 

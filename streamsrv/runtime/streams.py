@@ -21,12 +21,15 @@ from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.troubles import abortion
 from streamsrv.session.states import State
 from streamsrv.stores.base import Stream, StreamKey, StreamStats, TranscriptStore
 
 STOP_WITHIN_S = 5.0
 """Time a stream of a deleted interview has to end as others do; then it is cut."""
+CATCH_UP_S = 5.0
+"""Time the store has to take what was spooled of a stream before its resume is asked to come again."""
 TOKEN_CHARACTERS = 200
 """Longest resume token looked at."""
 
@@ -36,8 +39,11 @@ log = telemetry.logger("streams")
 class Services:
     """What all sessions share."""
 
-    def __init__(self, store: TranscriptStore, metrics: telemetry.Metrics, fanout: Fanout, recorder: Recorder) -> None:
+    def __init__(
+        self, store: TranscriptStore, metrics: telemetry.Metrics, fanout: Fanout, recorder: Recorder, spool: Spool
+    ) -> None:
         self.store = store
+        self.spool = spool
         self.metrics = metrics
         self.fanout = fanout
         self.recorder = recorder
@@ -155,6 +161,7 @@ class Streams:
             if not known:
                 raise NotFound("this interview has no such stream", hint="resume on the path the stream began with")
             self._admit(self._engine_of(known[0]), resumes=True)
+            await self._settle(stream)
             resumed = await self._services.store.resume_stream(stream, _hash(token), now_ms=self._services.utc_ms())
             older = self._drivers.get(stream)
             if older is not None:
@@ -164,6 +171,13 @@ class Streams:
             return self._drive(resumed.key, options, engine, resumed.starts, resumed.finals)
         finally:
             self._unpend(interview)
+
+    async def _settle(self, stream: str) -> None:
+        """Words of this stream that were shown here are in the store first: the new epoch begins behind them."""
+        older = self._drivers.get(stream)
+        if older is not None:
+            await older.keeper.caught_up(CATCH_UP_S)
+        await self._services.spool.settle(stream)
 
     def _engine_of(self, stream: Stream) -> AnyEngine:
         """The engine the stream began with; another server may lack it, and then its default goes on."""
@@ -300,6 +314,7 @@ class Streams:
                 continue
             while True:
                 try:
+                    await self._services.spool.settle(stream.id)
                     await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms())
                     break
                 except NotFound:  # its interview was deleted meanwhile
@@ -321,6 +336,13 @@ class Streams:
                 await self._empty.wait()
         except TimeoutError:
             log.warning("streams.left_behind", sessions=len(self._drivers))
+            self.dismiss()
+
+    def dismiss(self) -> None:
+        """Send everybody away at once; what is neither stored nor spooled is not acknowledged, and comes again."""
+        order = abortion(Draining("this server is going away"))
+        for driver in tuple(self._drivers.values()):
+            driver.cut(order)
 
 
 def _new_token() -> tuple[str, str]:

@@ -15,7 +15,7 @@ Reason: TypeAlias = Literal["buffer", "store", "engine", "load"]
 
 _DEGRADED: dict[Reason, str] = {
     "buffer": f"less than {LOW_S} s of the {RING_S} s audio buffer is free; reading pauses until there is room",
-    "store": "the store is away; finals wait until it is back",
+    "store": "the store is away; finals are kept on this server or wait, and nothing is acknowledged until it is back",
     "engine": "the engine is busy or restarting; words come late",
     "load": "the server has much to hear; partials come less often, finals come as ever",
 }

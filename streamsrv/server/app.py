@@ -15,6 +15,7 @@ from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.jobs import Jobs
 from streamsrv.runtime.recorder import Recorder
+from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.streams import Services, Streams
 from streamsrv.runtime.uploads import Uploads
 from streamsrv.server.answers import DOOR, METRICS, NAME, door
@@ -33,6 +34,7 @@ from streamsrv.server.viewer import FANOUT, VIEWERS
 from streamsrv.settings import Settings
 from streamsrv.stores.base import TranscriptStore
 
+SPOOL = web.AppKey("spool", Spool)
 HEARTBEAT_S = 15.0
 """Silence after which a peer is pinged; it is cut after half as much again."""
 STALL_EVERY_S = 0.1
@@ -71,9 +73,10 @@ def make_app(
     app[SPEAKERS] = set()
     app[SHARES] = Shares(settings.server.max_sessions_per_key)
     app[VIEWERS] = set()
-    app[FANOUT] = fanout = Fanout(store, numbers, most=settings.server.max_viewers)
+    app[SPOOL] = spool = _spool(settings, store, numbers)
+    app[FANOUT] = fanout = Fanout(store, numbers, most=settings.server.max_viewers, unstored=spool.unstored)
     app[RECORDER] = recorder = Recorder(settings.store.data_dir, settings.archive)
-    services = Services(store, numbers, fanout, recorder)
+    services = Services(store, numbers, fanout, recorder, spool)
     app[STREAMS] = Streams(services, engines, settings.session, max_sessions=settings.server.max_sessions)
     app[UPLOAD] = settings.upload
     app[DECODERS] = Decoders(settings.decode)
@@ -83,6 +86,7 @@ def make_app(
         app[STREAMS],
         fanout,
         recorder,
+        spool,
         app[JOBS],
         retain_days=settings.archive.retain_days,
         utc_ms=services.utc_ms,
@@ -92,6 +96,11 @@ def make_app(
     app.on_shutdown.append(_dismiss)
     app.on_response_prepare.append(_nameless)
     return app
+
+
+def _spool(settings: Settings, store: TranscriptStore, numbers: telemetry.Metrics) -> Spool:
+    folder = settings.spool.dir or Path(settings.store.data_dir) / "spool"
+    return Spool(Path(folder), settings.spool, store, numbers)
 
 
 def _jobs(settings: Settings, services: Services, engines: Engines, decoders: Decoders) -> Jobs:
@@ -116,6 +125,7 @@ async def _dismiss(app: web.Application) -> None:
 
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:
+    await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
     await app[STREAMS].start(spared=await app[JOBS].start())
     work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run())
     tasks = [asyncio.create_task(one) for one in work]
@@ -125,6 +135,7 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await app[RECORDER].close()
+    await app[SPOOL].close()
 
 
 async def _pulse(app: web.Application) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aiohttp import web
@@ -15,11 +17,15 @@ from streamsrv.errors import SetupError
 from streamsrv.runtime.engines import Engines, is_window, make_engine
 from streamsrv.server.app import make_app
 from streamsrv.server.container import DECODERS
+from streamsrv.server.jobs import JOBS
 from streamsrv.server.stream import STREAMS
 from streamsrv.server.wire import Runner
 from streamsrv.settings import Settings
 from streamsrv.stores.base import TranscriptStore
 from streamsrv.stores.sqlite import SqliteStore
+
+CLOSING_S = 2.0
+"""Share of ``drain_s`` that is kept for closing stores, files and processes."""
 
 log = telemetry.logger("server")
 
@@ -38,6 +44,7 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    stop = _signals()  # first of all: whoever is told to stop while it starts stops as well
     numbers = telemetry.Metrics(streamsrv.__version__)
     wanted = settings.engine
     engine, why = make_engine(
@@ -48,7 +55,7 @@ async def _serve(settings: Settings) -> int:
     await store.open()
     try:
         try:
-            await _listen(settings, store, engines, why, numbers)
+            await _listen(settings, store, engines, why, numbers, stop)
         finally:
             await engines.close()
     finally:
@@ -58,36 +65,57 @@ async def _serve(settings: Settings) -> int:
 
 
 async def _listen(
-    settings: Settings, store: TranscriptStore, engines: Engines, why: str, numbers: telemetry.Metrics
+    settings: Settings,
+    store: TranscriptStore,
+    engines: Engines,
+    why: str,
+    numbers: telemetry.Metrics,
+    stop: asyncio.Event,
 ) -> None:
     """Window engines load while the first speakers are greeted already: their audio waits in the ring."""
-    loading = asyncio.create_task(engines.start())
-    if engines.default.abilities.live:
-        await loading
-    app = make_app(settings, store=store, engines=engines, numbers=numbers)
+    loading, stopping = asyncio.create_task(engines.start()), asyncio.create_task(stop.wait())
+    try:
+        if engines.default.abilities.live and not await _done(loading, unless=stopping):
+            return log.info("server.stopped_early")
+        app = make_app(settings, store=store, engines=engines, numbers=numbers)
+        async with _door(app, settings) as runner:
+            if await _done(loading, unless=stopping):
+                _say_ready(settings, runner, engines.default.about, why)
+            await stopping
+            stop.clear()
+            await _drain(app, settings.server.drain_s, stop)
+    finally:
+        for task in (loading, stopping):
+            task.cancel()
+        await asyncio.gather(loading, stopping, return_exceptions=True)
+
+
+async def _done(task: asyncio.Task[None], *, unless: asyncio.Task[object]) -> bool:
+    """Wait for a task; False when the other one was done before.  Raises what the task raises."""
+    await asyncio.wait({task, unless}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        return False
+    await task
+    return True
+
+
+@asynccontextmanager
+async def _door(app: web.Application, settings: Settings) -> AsyncIterator[Runner]:
+    """Listen, and close everything at the end."""
     server = settings.server
     runner = Runner(app, most=server.max_connections, most_per_address=server.max_connections_per_address)
     await runner.setup()
     try:
         await app[DECODERS].cage()
-        host, port = settings.server.host, settings.server.port
         try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
+            await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
         except OSError as error:
             raise SetupError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="choose another --port, or stop what holds it"
+                f"cannot listen on {server.host}:{server.port}: {error.strerror}",
+                hint="choose another --port, or stop what holds it",
             ) from error
-        stop = _signals()
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            await loading
-            _say_ready(settings, runner, engines.default.about, why)
-        await stopping
-        stop.clear()
-        await _drain(app, settings.server.drain_s, stop)
+        yield runner
     finally:
-        loading.cancel()
         await runner.cleanup()
 
 
@@ -103,20 +131,26 @@ def _again(settings: Settings) -> WindowEngine:
 
 
 def _signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT, and again by a second one, which hurries."""
+    """Set by the first SIGTERM, SIGINT or SIGHUP, and again by a second one, which hurries."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants to be kept
+            loop.add_signal_handler(number, stop.set)
     return stop
 
 
 async def _drain(app: web.Application, within_s: float, hurry: asyncio.Event) -> None:
+    """Everybody goes elsewhere; a part of the time is kept for closing what then is left."""
     streams = app[STREAMS]
     log.info("server.draining", sessions=streams.connected, within_s=within_s)
-    draining = asyncio.create_task(streams.drain(within_s))
+    app[JOBS].drain()
+    draining = asyncio.create_task(streams.drain(within_s - min(CLOSING_S, within_s / 4)))
     hurried = asyncio.create_task(hurry.wait())
     await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    if not draining.done():
+        log.info("server.hurried", sessions=streams.connected)
+        streams.dismiss()
     for task in (draining, hurried):
         task.cancel()
 

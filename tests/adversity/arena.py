@@ -16,7 +16,7 @@ import aiohttp
 
 from streamsrv import telemetry
 from streamsrv.engines.base import LiveEngine
-from streamsrv.runtime.settings import SessionSettings, UploadSettings
+from streamsrv.runtime.settings import SessionSettings, SpoolSettings, UploadSettings
 from streamsrv.settings import ServerSettings
 from streamsrv.stores.base import TranscriptStore
 from tests.support.raw import WITHIN_S, Answer, Json, Raw, handshake
@@ -225,6 +225,7 @@ async def arena(
     upload: UploadSettings | None = None,
     engine: LiveEngine | None = None,
     store: TranscriptStore | None = None,
+    spool: SpoolSettings | None = None,
     bystander: bool = True,
 ) -> AsyncIterator[Arena]:
     """A server, and somebody who came before the attack and speaks after it."""
@@ -238,7 +239,9 @@ async def arena(
         # No pooled connections: what is open is then a session or a leak.
         connector = aiohttp.TCPConnector(force_close=True)
         async with (
-            running(folder, session=session, server=server, upload=upload, engine=engine, store=store) as live,
+            running(
+                folder, session=session, server=server, upload=upload, engine=engine, store=store, spool=spool
+            ) as live,
             aiohttp.ClientSession(connector=connector) as http,
         ):
             ring = Arena(live, http, log, sink)

@@ -1,4 +1,5 @@
-"""A full disk, and a store that is away (rows 55 and 63): order kept, nothing acknowledged is lost, work resumes."""
+"""A full disk, and a store that is away (rows 55 and 63), without a spool: order kept, nothing acknowledged is lost,
+work resumes.  ``test_spool`` has the same with one."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import msgspec
 import pytest
 
 from streamsrv.runtime import keeper
+from streamsrv.runtime.settings import SpoolSettings
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.adversity.arena import UTTERANCE, Arena, Talker, arena
 from tests.support.memory import MemoryStore
@@ -18,6 +20,7 @@ from tests.support.speech import silence, voice
 
 TALK = voice(1.2) + silence(2.4)
 """An utterance, and silence enough for a restart point."""
+NO_SPOOL = SpoolSettings(max_mb=0)
 UTTERANCES = 40
 """Enough of them to fill what is left in the pages of a full database."""
 
@@ -40,7 +43,7 @@ def roomy(connection: sqlite3.Connection) -> None:
 @asynccontextmanager
 async def small(folder: Path) -> AsyncIterator[tuple[Arena, SqliteStore]]:
     store = SqliteStore(SqliteSettings(data_dir=str(folder)))
-    async with arena(folder, store=store) as ring:
+    async with arena(folder, store=store, spool=NO_SPOOL) as ring:
         yield ring, store
 
 
@@ -122,7 +125,7 @@ UPGRADE = (
 
 async def test_row_55_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None:
     store = MemoryStore()
-    async with arena(tmp_path, store=store) as ring:
+    async with arena(tmp_path, store=store, spool=NO_SPOOL) as ring:
         talker = await ring.join("raw")
         await talker.utter()
         store.away = True
@@ -138,7 +141,7 @@ async def test_row_55_a_store_that_is_away_is_waited_for(tmp_path: Path) -> None
 
 async def test_a_stream_that_ends_while_the_store_is_away_ends_when_it_is_back(tmp_path: Path) -> None:
     store = MemoryStore()
-    async with arena(tmp_path, store=store, bystander=False) as ring:
+    async with arena(tmp_path, store=store, spool=NO_SPOOL, bystander=False) as ring:
         talker = await ring.join("raw")
         store.away = True
         await talker.send(UTTERANCE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 
 from streamsrv import commands, events, telemetry
 from streamsrv.commands import Options
@@ -12,6 +13,8 @@ from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.recorder import Recording, Warn
+from streamsrv.runtime.settings import SpoolSettings
+from streamsrv.runtime.spool import Spool
 from streamsrv.session.settings import MachineSettings
 from streamsrv.stores.base import StreamKey
 from tests.support.engines import CountingEngine
@@ -39,9 +42,10 @@ class Ear:
 
 
 class Services:
-    def __init__(self) -> None:
+    def __init__(self, spool: Path) -> None:
         self.store = MemoryStore()
         self.metrics = telemetry.Metrics("test")
+        self.spool = Spool(spool, SpoolSettings(), self.store, self.metrics)
         self.fanout = Fanout(self.store, self.metrics, most=10)
         self.clock = 1_000.0
 
@@ -59,10 +63,16 @@ class Services:
 
 
 class Stage:
-    """One speaker."""
+    """One speaker; ``spool`` is used once it is started."""
 
-    def __init__(self, *, settings: MachineSettings | None = None, options: Options | None = None) -> None:
-        self.services = Services()
+    def __init__(
+        self,
+        *,
+        settings: MachineSettings | None = None,
+        options: Options | None = None,
+        spool: Path = Path("never-started"),
+    ) -> None:
+        self.services = Services(spool)
         self.engine = CountingEngine()
         self.engines = Engines([self.engine], self.services.metrics)
         self.settings = settings or MachineSettings()

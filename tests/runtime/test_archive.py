@@ -16,7 +16,8 @@ from streamsrv.runtime.archive import DAY_MS, Archive
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.recorder import Recorder
-from streamsrv.runtime.settings import ArchiveSettings, SessionSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings
+from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.streams import Services, Streams
 from streamsrv.stores.base import StreamKey, StreamStats
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore, deletes
@@ -55,7 +56,8 @@ class House:
         self.store = SqliteStore(SqliteSettings(data_dir=str(folder)))
         self.fanout = Fanout(self.store, metrics, most=10)
         self.recorder = Recorder(folder, ArchiveSettings())
-        services = Services(self.store, metrics, self.fanout, self.recorder)
+        self.spool = Spool(folder / "spool", SpoolSettings(), self.store, metrics)
+        services = Services(self.store, metrics, self.fanout, self.recorder, self.spool)
         engines = Engines([CountingEngine()], metrics)
         self.streams = Streams(services, engines, SessionSettings(), max_sessions=10)
         self.files = Files()
@@ -66,6 +68,7 @@ class House:
             self.streams,
             self.fanout,
             self.recorder,
+            self.spool,
             self.files,
             retain_days=retain_days,
             utc_ms=lambda: self.now_ms,

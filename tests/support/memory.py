@@ -109,6 +109,9 @@ class MemoryStore:
         self._called("final")
         if not self._owns(key):
             return False
+        known = (key.stream, key.epoch, final.channel, final.segment)
+        if known in {(one.stream, one.epoch, one.final.channel, one.final.segment) for one in self.kept}:
+            return True
         self.kept.append(StoredFinal(stream=key.stream, epoch=key.epoch, final=final))
         return True
 

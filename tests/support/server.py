@@ -12,7 +12,7 @@ from aiohttp import web
 from streamsrv import telemetry
 from streamsrv.engines.base import LiveEngine, WindowEngine
 from streamsrv.runtime.engines import Engines
-from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, UploadSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings, UploadSettings
 from streamsrv.runtime.streams import Streams
 from streamsrv.server.app import make_app
 from streamsrv.server.stream import SPEAKERS, STREAMS
@@ -63,6 +63,7 @@ async def running(
     upload: UploadSettings | None = None,
     store: TranscriptStore | None = None,
     archive: ArchiveSettings | None = None,
+    spool: SpoolSettings | None = None,
     loading: bool = False,
 ) -> AsyncIterator[Running]:
     """Start, serve, stop; everything a server does but signals.
@@ -77,6 +78,7 @@ async def running(
         upload=upload or UploadSettings(),
         store=SqliteSettings(data_dir=str(folder)),
         archive=archive or ArchiveSettings(),
+        spool=spool or SpoolSettings(),
     )
     numbers = telemetry.Metrics("test")
     hears: LiveEngine | WindowEngine = engine or CountingEngine()

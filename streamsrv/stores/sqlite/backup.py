@@ -1,8 +1,8 @@
 """The data directory as one archive, taken while a server runs, and back.
 
 The archive is a gzip-compressed tar: ``streamsrv.db`` as one consistent snapshot (SQLite's online backup), then what
-lies in ``recordings`` and ``uploads``.  What is written while the archive is being made may be in it or not, but the
-database in it is always whole.
+lies in ``recordings``, ``spool`` and ``uploads``.  What is written while the archive is being made may be in it or not,
+but the database in it is always whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from streamsrv.errors import SetupError
 from streamsrv.stores.sqlite.lock import ServerLock
 from streamsrv.stores.sqlite.schema import DATABASE_NAME
 
-FOLDERS = ("recordings", "uploads")
+FOLDERS = ("recordings", "spool", "uploads")
 STEP_PAGES = 1_000
 """Pages copied at once, so that a running server's writes get in between."""
 
