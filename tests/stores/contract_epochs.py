@@ -103,7 +103,7 @@ class EpochContract:
         resumes = []
         for _ in range(3):
             resumes.append(asyncio.ensure_future(store.resume_stream("s1", token("s1"), now_ms=NOW_MS)))
-            writes += [asyncio.ensure_future(store.keep_final(old, final(60 + len(writes))))]
+            writes.append(asyncio.ensure_future(store.keep_final(old, final(len(writes)))))
         resumed = max(await asyncio.gather(*resumes), key=lambda one: one.key.epoch)
         kept = [n for n, answer in enumerate(await asyncio.gather(*writes)) if answer]
         assert [one.segment for one in resumed.finals] == kept

@@ -1,0 +1,72 @@
+"""What the driver's errors mean to a caller.  Its own messages may name hosts and users; ours name kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pymongo.errors import (
+    ConfigurationError,
+    ConnectionFailure,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+)
+
+from streamsrv.errors import SetupError, StoreUnavailable
+
+RETRY_AFTER_S = 1.0
+_REFUSED: Final = frozenset({8_000, 13, 18})
+"""Codes of a server that knows the user not, or lets it not do this; for good, unlike all else."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """The driver's errors as ours.
+
+    Whether the server is away, has no primary, refuses or took too long: the call may be made again, and a write whose
+    answer was lost is then found done.
+
+    Raises:
+        StoreUnavailable: in place of any of the driver's errors.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        raise unavailable(error) from error
+
+
+def unavailable(error: PyMongoError) -> StoreUnavailable:
+    code = getattr(error, "code", None)
+    name = type(error).__name__ + (f", code {code}" if code is not None else "")
+    return StoreUnavailable(
+        f"MongoDB cannot be used at the moment ({name})",
+        hint="look at the user's rights in MongoDB" if code in _REFUSED else "look at the MongoDB server",
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
+def hopeless(error: PyMongoError) -> bool:
+    """Whether waiting will not help: the address is wrong, or the server refuses us."""
+    if isinstance(error, OperationFailure):
+        return error.code in _REFUSED
+    return isinstance(error, ConfigurationError) or not isinstance(error, ConnectionFailure)
+
+
+def unusable(error: PyMongoError, within_s: float) -> SetupError:
+    """Why the server cannot start, and what to do; never the address, which may hold a password."""
+    if isinstance(error, OperationFailure) and error.code in _REFUSED:
+        return SetupError(
+            f"MongoDB refuses the user of mongo.url (code {error.code})",
+            hint="check user, password and authSource; the user needs the role readWrite on mongo.database",
+        )
+    if isinstance(error, ServerSelectionTimeoutError):
+        return SetupError(
+            f"no MongoDB server that takes writes answered within {within_s:g} s",
+            hint="start it, check host and port in mongo.url, or raise mongo.start_within_s",
+        )
+    return SetupError(
+        f"MongoDB cannot be used ({type(error).__name__})",
+        hint="mongo.url is mongodb://USER:PASSWORD@HOST:PORT/; look at the MongoDB server's log",
+    )

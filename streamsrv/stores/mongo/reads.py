@@ -1,0 +1,145 @@
+"""Everything that only reads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from streamsrv.stores import validity
+from streamsrv.stores.base import (
+    FinalName,
+    Interview,
+    InterviewStatus,
+    ListedInterview,
+    ListPlace,
+    PlacedFinal,
+    StoredFinal,
+    Stream,
+)
+from streamsrv.stores.mongo import documents, epochs
+from streamsrv.stores.mongo.documents import Doc, Rooms, date, ms
+
+MAX_PLACES = 500
+"""Finals read in one go by who reads on; a caller that wants more asks again."""
+
+
+async def _seen(rooms: Rooms, name: str) -> Doc | None:
+    doc = await rooms.interviews.find_one({"_id": name})
+    return doc if documents.is_seen(doc) else None
+
+
+async def interview(rooms: Rooms, name: str) -> Interview | None:
+    doc = await _seen(rooms, name)
+    return None if doc is None else documents.interview_from(doc)
+
+
+async def streams(rooms: Rooms, name: str) -> tuple[Stream, ...]:
+    """By order; of the interview that has the name now."""
+    found = await _seen(rooms, name)
+    if found is None or "birth" not in found:
+        return ()
+    return tuple(
+        [documents.stream_from(doc) async for doc in rooms.streams.find({"birth": found["birth"]}).sort("order")]
+    )
+
+
+async def live_streams(rooms: Rooms, query: Doc | None = None) -> tuple[Stream, ...]:
+    """By interview and order, each with the epoch that owns it.
+
+    Args:
+        query: which of them; omitted, all.
+    """
+    wanted = {"status": "live", "doomed": None, **(query or {})}
+    found = [doc async for doc in rooms.streams.find(wanted).sort([("interview", 1), ("order", 1)])]
+    settled = [doc if epochs.is_settled(doc) else await epochs.settle(rooms, doc["_id"]) for doc in found]
+    return tuple(documents.stream_from(doc) for doc in settled)
+
+
+async def _bounds(rooms: Rooms, name: str) -> dict[str, tuple[int, validity.Limits]]:
+    """Per stream of the interview, its order and where its epochs no longer count."""
+    return {stream.id: (stream.order, validity.limits(stream.epochs)) for stream in await streams(rooms, name)}
+
+
+async def finals(rooms: Rooms, name: str) -> tuple[StoredFinal, ...]:
+    """All valid finals of an interview, by stream order, channel, start."""
+    bounds = await _bounds(rooms, name)
+    found = [doc async for doc in rooms.segments.find({"interview": name}) if _valid(doc, bounds)]
+    found.sort(key=lambda doc: (bounds[doc["stream"]][0], *(doc[x] for x in ("channel", "start", "epoch", "segment"))))
+    return tuple(
+        StoredFinal(stream=doc["stream"], epoch=doc["epoch"], final=documents.final_from(doc)) for doc in found
+    )
+
+
+def _valid(doc: Doc, bounds: dict[str, tuple[int, validity.Limits]]) -> bool:
+    known = bounds.get(doc["stream"])
+    return known is not None and validity.counts(known[1], doc["epoch"], doc["channel"], doc["start"])
+
+
+async def place_of(rooms: Rooms, name: str, wanted: FinalName) -> int:
+    bounds = await _bounds(rooms, name)
+    found = rooms.segments.find(
+        {"stream": wanted.stream, "channel": wanted.channel, "segment": wanted.segment, "interview": name},
+        {"stream": 1, "epoch": 1, "channel": 1, "start": 1, "place": 1},
+    )
+    return max([doc["place"] async for doc in found if _valid(doc, bounds)], default=0)
+
+
+async def finals_since(rooms: Rooms, name: str, *, place: int, limit: int) -> tuple[PlacedFinal, ...]:
+    """Valid finals stored after ``place``, in that order."""
+    bounds = await _bounds(rooms, name)
+    found: list[PlacedFinal] = []
+    while not found:
+        query = {"interview": name, "place": {"$gt": place}}
+        page = [doc async for doc in rooms.segments.find(query).sort("place").limit(min(limit, MAX_PLACES))]
+        if not page:
+            break
+        place = page[-1]["place"]
+        found = [
+            PlacedFinal(place=doc["place"], stream=doc["stream"], final=documents.final_from(doc))
+            for doc in page
+            if _valid(doc, bounds)
+        ]
+    return tuple(found)
+
+
+class Wanted(NamedTuple):
+    """Which interviews a list asks for."""
+
+    status: InterviewStatus | None
+    since_ms: int | None
+    until_ms: int | None
+    after: ListPlace | None
+    limit: int
+
+
+async def interviews(rooms: Rooms, wanted: Wanted) -> tuple[ListedInterview, ...]:
+    """Newest first."""
+    at: Doc = {"$gte": date(wanted.since_ms or 0)}
+    if wanted.until_ms is not None:
+        at["$lt"] = date(wanted.until_ms)
+    query: Doc = {"at": at, "deletedAt": None}
+    if wanted.status is not None:
+        query["status"] = wanted.status
+    if wanted.after is not None:
+        last = date(wanted.after.at_ms)
+        query["$or"] = [{"at": {"$lt": last}}, {"at": last, "_id": {"$lt": wanted.after.id}}]
+    page = rooms.interviews.find(query).sort([("at", -1), ("_id", -1)]).limit(wanted.limit)
+    return tuple(
+        [
+            ListedInterview(
+                interview=documents.interview_from(doc),
+                at_ms=ms(doc["at"]) or 0,
+                streams=await rooms.streams.count_documents({"birth": doc["birth"]}) if "birth" in doc else 0,
+            )
+            async for doc in page
+        ]
+    )
+
+
+async def expired(rooms: Rooms, before_ms: int, limit: int) -> tuple[str, ...]:
+    """Those whose deletion was interrupted, then those completed before ``before_ms``, oldest first."""
+    doomed = rooms.interviews.find({"deletedAt": {"$ne": None}}, {"_id": 1}).limit(limit)
+    over = rooms.interviews.find(
+        {"status": "completed", "endedAt": {"$lt": date(before_ms)}, "deletedAt": None}, {"_id": 1}
+    )
+    names = documents.names([doc async for doc in doomed])
+    return tuple((names + documents.names([doc async for doc in over.sort("endedAt").limit(limit)]))[:limit])

@@ -1,0 +1,42 @@
+"""The MongoDB store keeps both halves of the contract, against a real server."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+from pymongo import AsyncMongoClient
+
+from streamsrv.stores.handoff import Store
+from streamsrv.stores.mongo.settings import MongoSettings
+from streamsrv.stores.mongo.store import MongoStore
+from tests.stores.contract import Make, StoreContract
+from tests.stores.contract_outbox import MakeStore, OutboxContract
+
+
+@pytest.fixture
+async def settings(mongo_url: str) -> AsyncIterator[MongoSettings]:
+    """A database of the test's own."""
+    settings = MongoSettings(url=mongo_url, database=f"streamsrv_test_{secrets.token_hex(6)}")
+    yield settings
+    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongo_url)
+    async with client:
+        await client.drop_database(settings.database)
+
+
+class TestMongoStore(StoreContract):
+    @pytest.fixture
+    def make(self, settings: MongoSettings) -> Make:
+        return lambda: MongoStore(settings, node="n-test")
+
+
+class TestMongoOutbox(OutboxContract):
+    @pytest.fixture
+    def make(self, settings: MongoSettings) -> MakeStore:
+        return lambda: MongoStore(settings, node="n-test")
+
+
+async def test_it_is_a_store(settings: MongoSettings) -> None:
+    store: Store = MongoStore(settings)
+    await store.close()
