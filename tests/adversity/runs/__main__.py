@@ -1,0 +1,113 @@
+"""``python -m tests.adversity.runs``: randomised runs.
+
+    python -m tests.adversity.runs --seeds 300          seeds 0 to 299, four at a time
+    python -m tests.adversity.runs --seed 17            that one again, with its plan
+    python -m tests.adversity.runs --judge LEDGER       judge a ledger again
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from tests.adversity.runs import ledger as ledgers
+from tests.adversity.runs.judge import judge
+from tests.adversity.runs.ledger import Ledger
+from tests.adversity.runs.plan import Plan, Shape, make, undisturbed
+from tests.adversity.runs.stage import Stage
+from tests.models import tone
+
+AT_ONCE = 4
+DIGITS = Path(__file__).parents[2] / "models" / "digits"
+
+
+async def perform(plan: Plan, models: Path, folder: Path) -> tuple[Ledger, list[str]]:
+    """Run a plan, and without its faults too where the text is not known beforehand; the ledger and the complaints."""
+    model = DIGITS if plan.spoken == "digits" else models / "tone"
+    calm = None
+    if plan.spoken == "digits":
+        calm = await Stage(undisturbed(plan), model, folder / "undisturbed").run()
+        if complaints := judge(calm, calm):
+            return calm, [f"undisturbed: {one}" for one in complaints]
+    disturbed = await Stage(plan, model, folder / "disturbed").run()
+    return disturbed, judge(disturbed, calm)
+
+
+async def perform_all(seeds: Sequence[int], shape: Shape, folder: Path, at_once: int) -> list[int]:
+    """Run seeds, some at a time; those that failed."""
+    turns = asyncio.Semaphore(at_once)
+    failed: list[int] = []
+
+    async def one(seed: int) -> None:
+        async with turns:
+            if not await _one(make(seed, shape), folder):
+                failed.append(seed)
+
+    await asyncio.gather(*(one(seed) for seed in seeds))
+    return sorted(failed)
+
+
+async def _one(plan: Plan, folder: Path) -> bool:
+    place = folder / f"{plan.shape}-{plan.seed}"
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        ledger, complaints = await perform(plan, folder, place)
+    except Exception as failure:
+        ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
+    faults = " ".join(fault.what for fault in plan.faults) or "nothing"
+    _say(f"seed {plan.seed:4}  {ledger.seconds:5.1f} s  {'ok   ' if not complaints else 'BROKE'}  {faults}")
+    if not complaints:
+        shutil.rmtree(place)
+        return True
+    where = ledger.write(place / "ledger.json")
+    for complaint in complaints[:8]:
+        _say(f"    {complaint}")
+    _say(f"    again: python -m tests.adversity.runs --shape {plan.shape} --seed {plan.seed}    ledger: {where}")
+    return False
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.adversity.runs", description="randomised runs")
+    parser.add_argument("--shape", choices=get_args(Shape), default="alone")
+    parser.add_argument("--seed", type=int, action="append", default=[], help="run this one; may be given again")
+    parser.add_argument("--seeds", type=int, default=20, help="how many, when no seed is named (20)")
+    parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
+    parser.add_argument("--at-once", type=int, default=AT_ONCE, help=f"runs at the same time ({AT_ONCE})")
+    parser.add_argument("--folder", type=Path, help="for data, logs and ledgers; a new one by default")
+    parser.add_argument("--judge", type=Path, metavar="LEDGER", help="judge this ledger again, run nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = _parsed()
+    if chosen.judge:
+        complaints = judge(ledgers.read(chosen.judge))
+        _say("\n".join(complaints) or "nothing to complain about")
+        return 1 if complaints else 0
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="streamsrv-runs-"))
+    if not (folder / "tone").exists():
+        tone.make(folder / "tone")
+    seeds = chosen.seed or range(chosen.first, chosen.first + chosen.seeds)
+    if chosen.seed:
+        for seed in seeds:
+            _say(str(make(seed, chosen.shape)))
+    begun = time.monotonic()
+    failed = asyncio.run(perform_all(seeds, chosen.shape, folder, chosen.at_once))
+    _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

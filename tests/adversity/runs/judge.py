@@ -1,0 +1,254 @@
+"""Judges a run by its ledger: seven invariants, the words, and what must not be left over.
+
+Pure, and without any performance: whatever the timing was, a run is right or it is wrong.  Each complaint is one
+sentence that begins with the invariant's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking
+from tests.adversity.runs.speech import Placed
+
+SLACK = 1_600
+"""Samples by which a stored final may miss the edge of a word: a tone swells and fades within 10 ms, frames are 20 ms."""
+MOST_WER = 0.01
+"""Share of recorded digits that may differ from the undisturbed run.  Tones must not differ at all."""
+
+
+def judge(ledger: Ledger, undisturbed: Ledger | None = None) -> list[str]:
+    """Every complaint about a run; none when it kept all promises.
+
+    Args:
+        undisturbed: the same run without faults, which recorded digits are compared with.
+    """
+    return [
+        *_ended(ledger),
+        *_shown_is_stored(ledger),
+        *_stored_once(ledger),
+        *_handed_on(ledger),
+        *_handed_in_order(ledger),
+        *_covered(ledger),
+        *_kept_through_failures(ledger),
+        *_not_restarted(ledger),
+        *_words(ledger, undisturbed),
+        *(f"left over: {one}" for one in ledger.left_over),
+        *(f"log: {one}" for one in ledger.complaints),
+    ]
+
+
+def _ended(ledger: Ledger) -> Iterator[str]:
+    for number, one in enumerate(ledger.speaking):
+        if one.ended != "closed":
+            yield f"end: speaker {number} did not come to an end: {one.ended}"
+
+
+def _shown_is_stored(ledger: Ledger) -> Iterator[str]:
+    """I1: every final that was shown as stored is in the store, as it was shown; a spooled one at least in a spool."""
+    kept = {row.key: row for row in ledger.rows}
+    spooled = {row.key: row for row in ledger.spooled}
+    for final in _all_shown(ledger):
+        row = kept.get(final.key) or (spooled.get(final.key) if final.durable == "spool" else None)
+        if row is None:
+            yield f"I1: {_name(final)} was shown at {final.at:.2f} s ({final.durable}) and is not stored"
+        elif row.text != final.text:
+            yield f"I1: {_name(final)} was shown as {final.text!r} and stored as {row.text!r}"
+
+
+def _stored_once(ledger: Ledger) -> Iterator[str]:
+    """I2: one row for each segment, and segments without a gap; nobody was shown one twice on one connection."""
+    for key, times in Counter(row.key for row in ledger.rows).items():
+        if times > 1:
+            yield f"I2: segment {key} is stored {times} times"
+    for track in _tracks(ledger.rows):
+        numbers = sorted({row.segment for row in track})
+        if numbers != list(range(len(numbers))):
+            yield f"I2: {track[0].stream} channel {track[0].channel} has the segments {numbers}"
+    for number, one in enumerate(ledger.speaking):
+        for (connection, key), times in Counter((shown.connection, shown.key) for shown in one.shown).items():
+            if times > 1:
+                yield f"I2: speaker {number} was shown {key} {times} times by {connection}"
+        stored = sum(1 for row in ledger.rows if row.stream == one.stream)
+        if one.closed_finals is not None and one.closed_finals != stored:
+            yield f"I2: speaker {number} was told of {one.closed_finals} finals at the end, {stored} are stored"
+    for key, times in Counter(shown.key for shown in ledger.watched).items():
+        if times > 1:
+            yield f"I2: a viewer was shown {key} {times} times"
+
+
+def _handed_on(ledger: Ledger) -> Iterator[str]:
+    """I3: every final is in every sink, and an idempotency key means one event only."""
+    for sink in ledger.sinks:
+        events = [event for event in ledger.handed if event.sink == sink]
+        finals = _deduped(events)
+        for row in ledger.rows:
+            event = finals.get(row.key)
+            if event is None:
+                yield f"I3: segment {row.key} is not in {sink}"
+            elif event.text != row.text:
+                yield f"I3: segment {row.key} is {event.text!r} in {sink} and {row.text!r} in the store"
+        for key in finals.keys() - {row.key for row in ledger.rows}:
+            yield f"I3: segment {key} is in {sink} and not in the store"
+        meanings: dict[str, str] = {}
+        for event in events:
+            if meanings.setdefault(event.key, event.text) != event.text:
+                yield f"I3: key {event.key} stands for two different events in {sink}"
+        completed = {event.interview for event in events if event.kind == "transcript.completed"}
+        for interview in ledger.plan.interviews:
+            if interview not in completed:
+                yield f"I3: the end of {interview} is not in {sink}"
+
+
+def _handed_in_order(ledger: Ledger) -> Iterator[str]:
+    """I4: within a sink, the first copies of a stream's finals come in order, and the interview's end after them all."""
+    for sink in ledger.sinks:
+        newest: dict[tuple[str, int], int] = {}
+        last_final: dict[str, int] = {}
+        last_end: dict[str, int] = {}
+        seen: set[str] = set()
+        for place, event in enumerate(event for event in ledger.handed if event.sink == sink):
+            if event.kind == "transcript.completed":
+                last_end[event.interview] = place
+            if event.kind != "final" or event.key in seen:
+                continue
+            seen.add(event.key)
+            last_final[event.interview] = place
+            track = (event.stream, event.channel)
+            if event.segment < newest.get(track, -1):
+                yield f"I4: {event.key} came after segment {newest[track]} of its channel into {sink}"
+            newest[track] = max(event.segment, newest.get(track, -1))
+        for interview, place in last_final.items():
+            if last_end.get(interview, place) < place:
+                yield f"I4: a final of {interview} came after its end into {sink}"
+
+
+def _covered(ledger: Ledger) -> Iterator[str]:
+    """I5: no two finals of a channel share a sample, and every word is in one of them."""
+    for track in _tracks(ledger.rows):
+        for left, right in zip(track, track[1:], strict=False):
+            if right.start < left.stop:
+                yield f"I5: segments {left.segment} and {right.segment} of {left.stream} share samples"
+    for number, one in enumerate(ledger.speaking):
+        for word in ledger.plan.voices[number].speech.placed():
+            if not _holds(ledger.rows, one.stream, word):
+                yield f"I5: speaker {number}: {_place(word)} is in no stored final"
+        for ack in one.acked:
+            if ack.position > ack.given:
+                yield f"I5: speaker {number}: {ack.position} was acknowledged when {ack.given} had been given"
+
+
+def _kept_through_failures(ledger: Ledger) -> Iterator[str]:
+    """I6: right after a process died, all that had been acknowledged or shown as stored could be read by others."""
+    for snapshot in ledger.snapshots:
+        kept = {row.key for row in snapshot.rows}
+        for number, one in enumerate(ledger.speaking):
+            for final in one.shown:
+                if final.at <= snapshot.at and final.durable == "store" and final.key not in kept:
+                    yield f"I6: {snapshot.why}, and {_name(final)}, shown before, cannot be read"
+            for stream, acked in _newest_acks(one, snapshot.at).items():
+                restarts = snapshot.restarts.get(stream)
+                if restarts is None or min(restarts) < acked:
+                    yield f"I6: {snapshot.why}, and {stream} was acknowledged to {acked} but knows {restarts}"
+                if stream != one.stream:
+                    continue
+                for word in ledger.plan.voices[number].speech.placed():
+                    if word.stop <= acked and not _holds(snapshot.rows, stream, word):
+                        yield f"I6: {snapshot.why}, and {_place(word)} of speaker {number}, acknowledged, is not stored"
+
+
+def _not_restarted(ledger: Ledger) -> Iterator[str]:
+    """I7: a process ends only when the run wants it to, and then well."""
+    for died in ledger.died:
+        if not died.wanted:
+            yield f"I7: {died.name} ended by itself at {died.at:.2f} s with {died.code}"
+        elif died.code not in (0, -9):
+            yield f"I7: {died.name} was asked to stop at {died.at:.2f} s and ended with {died.code}"
+
+
+def _words(ledger: Ledger, undisturbed: Ledger | None) -> Iterator[str]:
+    """The transcript is that of the undisturbed run."""
+    differ = total = 0
+    first = ""
+    for number, voice in enumerate(ledger.plan.voices):
+        for channel in range(len(voice.speech.channels)):
+            got = said(ledger, number, channel)
+            wanted = voice.speech.words(channel) if undisturbed is None else said(undisturbed, number, channel)
+            errors = distance(got, wanted)
+            differ, total = differ + errors, total + len(wanted)
+            if errors and not first:
+                first = f"speaker {number}, channel {channel}: {' '.join(got)} instead of {' '.join(wanted)}"
+    allowed = MOST_WER * total if ledger.plan.spoken == "digits" else 0
+    if differ > allowed:
+        yield f"words: {differ} of {total} differ; {first}"
+
+
+def said(ledger: Ledger, speaker: int, channel: int) -> list[str]:
+    """Stored words of one channel, in order."""
+    stream = ledger.speaking[speaker].stream
+    rows = [row for row in ledger.rows if row.stream == stream and row.channel == channel]
+    return " ".join(row.text for row in sorted(rows, key=lambda row: row.start)).split()
+
+
+def distance(got: Sequence[str], wanted: Sequence[str]) -> int:
+    """Words to insert, delete or replace."""
+    before = list(range(len(wanted) + 1))
+    for row, word in enumerate(got, 1):
+        now = [row]
+        for column, other in enumerate(wanted, 1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (word != other)))
+        before = now
+    return before[-1]
+
+
+def _all_shown(ledger: Ledger) -> Iterator[Shown]:
+    for one in ledger.speaking:
+        yield from one.shown
+    yield from ledger.watched
+
+
+def _tracks(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows of each channel of each stream, by start."""
+    tracks: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        tracks.setdefault((row.stream, row.channel), []).append(row)
+    for track in tracks.values():
+        yield sorted(track, key=lambda row: (row.start, row.stop))
+
+
+def _deduped(events: Sequence[Handed]) -> dict[tuple[str, int, int], Handed]:
+    """What a consumer has after it dropped repetitions: the higher epoch wins."""
+    best: dict[tuple[str, int, int], Handed] = {}
+    for event in events:
+        if event.kind == "final":
+            key = (event.stream, event.channel, event.segment)
+            if key not in best or event.epoch > best[key].epoch:
+                best[key] = event
+    return best
+
+
+def _holds(rows: Sequence[Row], stream: str, word: Placed) -> bool:
+    return any(
+        row.stream == stream
+        and row.channel == word.channel
+        and row.start <= word.start + SLACK
+        and row.stop >= word.stop - SLACK
+        for row in rows
+    )
+
+
+def _newest_acks(one: Speaking, before: float) -> dict[str, int]:
+    newest: dict[str, int] = {}
+    for ack in one.acked:
+        if ack.at <= before:
+            newest[ack.stream] = max(ack.position, newest.get(ack.stream, 0))
+    return newest
+
+
+def _name(final: Shown) -> str:
+    return f"segment {final.key}"
+
+
+def _place(word: Placed) -> str:
+    return f"the word at {word.start / 16_000:.2f} s of channel {word.channel}"

@@ -1,0 +1,153 @@
+"""What really happened in a run: sent, acknowledged, shown, stored, handed on.  A file, so that it can be judged again.
+
+Positions are samples at 16 000 Hz since a stream began; times are seconds since the speakers began.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tests.adversity.runs.plan import Plan
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """A final in the store."""
+
+    interview: str
+    stream: str
+    epoch: int
+    channel: int
+    segment: int
+    text: str
+    start: int
+    stop: int
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What readers know a final by."""
+        return self.stream, self.channel, self.segment
+
+
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
+    """A final as somebody was told it."""
+
+    at: float
+    connection: str
+    """The server's id of the session."""
+    again: bool
+    """It came with a greeting: stored before."""
+    stream: str
+    channel: int
+    segment: int
+    text: str
+    durable: str
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.stream, self.channel, self.segment
+
+
+class Acked(msgspec.Struct, frozen=True, kw_only=True):
+    """An acknowledgement, per channel the same."""
+
+    at: float
+    stream: str
+    position: int
+    given: int
+    """What the speaker had given by then."""
+
+
+class Greeted(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that was let in."""
+
+    at: float
+    connection: str
+    stream: str
+    epoch: int
+    resume_at: int
+
+
+class Speaking(msgspec.Struct, kw_only=True):
+    """What one speaker saw."""
+
+    greeted: list[Greeted] = []
+    acked: list[Acked] = []
+    shown: list[Shown] = []
+    ended: str = "never"
+    """``closed`` is the one good end; otherwise what the client raised."""
+    closed_finals: int | None = None
+    """Finals of the stream, as ``closed`` tells."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that ended; earlier ones were begun in vain."""
+        return self.greeted[-1].stream if self.greeted else ""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The store, read by somebody else right after a process died."""
+
+    at: float
+    why: str
+    rows: list[Row]
+    restarts: dict[str, list[int]]
+    """Acknowledged restart points of each stream, per channel."""
+
+
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sink holds, in its order."""
+
+    sink: str
+    key: str
+    """The event's idempotency key."""
+    kind: str
+    interview: str
+    stream: str = ""
+    epoch: int = 0
+    channel: int = 0
+    segment: int = 0
+    text: str = ""
+
+
+class Died(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a process."""
+
+    at: float
+    name: str
+    code: int
+    wanted: bool
+    """Whether the run had asked for it."""
+
+
+class Ledger(msgspec.Struct, kw_only=True):
+    """One run."""
+
+    plan: Plan
+    speaking: list[Speaking] = []
+    watched: list[Shown] = []
+    snapshots: list[Snapshot] = []
+    rows: list[Row] = []
+    """The store when all was over."""
+    spooled: list[Row] = []
+    """What living nodes still held for the store."""
+    sinks: list[str] = []
+    handed: list[Handed] = []
+    died: list[Died] = []
+    restarts: int = 0
+    """Times the run itself started a process again."""
+    left_over: list[str] = []
+    """Locks, jobs, sessions and processes that should be gone, in words."""
+    complaints: list[str] = []
+    """Lines of level error in the logs."""
+    seconds: float = 0.0
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+        return path
+
+
+def read(path: Path) -> Ledger:
+    """A ledger from its file."""
+    return msgspec.json.decode(path.read_bytes(), type=Ledger)

@@ -1,0 +1,219 @@
+"""A server process of a run: the real ``streamsrv serve``, which can be killed, stopped, frozen and its disk filled."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+
+from tests.adversity.runs.balancer import is_ready
+from tests.adversity.runs.ledger import Died
+from tests.adversity.runs.lines import HOST
+
+ROOT = Path(__file__).parents[3]
+READY_WITHIN_S = 30.0
+ENDS_WITHIN_S = 20.0
+LOOKS_EVERY_S = 0.05
+DISK_MB = 24
+"""Room of a node's disk: some hundred times what a run writes."""
+SMALL_DISK_S = 5.0
+"""Mounting takes no longer."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+class Node:
+    """One node of a run, over all its lives.
+
+    Args:
+        folder: holds its data, its log and its disk.
+        settings: ``STREAMSRV_*`` of all its lives.
+        clock: seconds since the run began.
+        died: told each time it ends.
+        disk: whether its data lies on a small disk of its own, which can be filled.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        settings: Mapping[str, str],
+        *,
+        clock: Callable[[], float],
+        died: Callable[[Died], None],
+        disk: bool = False,
+    ) -> None:
+        self.name = name
+        self.port = free_port()
+        self.data = folder / "data"
+        self.log = folder / f"{name.replace(' ', '-')}.log"
+        self.lives = 0
+        self._settings = settings
+        self._clock = clock
+        self._died = died
+        self._disk = disk
+        self._process: asyncio.subprocess.Process | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._wanted = False
+        self._filler = self.data / "filler"
+        self.groups: list[int] = []
+        """Process groups of all its lives."""
+
+    async def prepare(self) -> None:
+        """Make its folder, on a disk of its own when it wants one."""
+        self.data.mkdir(parents=True)
+        if self._disk:
+            options = f"size={DISK_MB}m,mode=0700"
+            await _command("mount", "-t", "tmpfs", "-o", options, "streamsrv-run", str(self.data))
+
+    async def clear(self) -> None:
+        """Take its disk away."""
+        if self._disk:
+            await _command("umount", "--lazy", str(self.data))
+
+    # --- its life -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start it and wait until it takes speakers."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMSRV_")}
+        environ |= {
+            "STREAMSRV_SERVER_PORT": str(self.port),
+            "STREAMSRV_STORE_DATA_DIR": str(self.data),
+            "STREAMSRV_SERVER_LOG_FORMAT": "json",
+            **self._settings,
+        }
+        self._wanted = False
+        with self.log.open("ab") as log:
+            self._process = process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "streamsrv", "serve", cwd=ROOT, env=environ, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.lives += 1
+        self.groups.append(process.pid)
+        self._watching = asyncio.create_task(self._watch(process))
+        async with asyncio.timeout(READY_WITHIN_S):
+            while not await is_ready(self.port):
+                if process.returncode is not None:
+                    raise AssertionError(f"{self.name} did not start: {self.tail()}")
+                await asyncio.sleep(LOOKS_EVERY_S)
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def kill(self) -> None:
+        """SIGKILL, wherever it is."""
+        await self._end(signal.SIGKILL)
+
+    async def term(self) -> None:
+        """SIGTERM, and wait until it has gone."""
+        await self._end(signal.SIGTERM)
+
+    def freeze(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send(signal.SIGCONT)
+
+    async def _end(self, number: signal.Signals) -> None:
+        if not self.alive or self._watching is None:
+            return
+        self._wanted = True
+        self._send(number)
+        async with asyncio.timeout(ENDS_WITHIN_S):
+            await asyncio.shield(self._watching)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        code = await process.wait()
+        self._died(Died(at=self._clock(), name=self.name, code=code, wanted=self._wanted))
+
+    # --- its disk -----------------------------------------------------------------------------------------------
+
+    async def fill(self) -> None:
+        """Leave no byte of its disk free."""
+        await asyncio.to_thread(_fill, self._filler)
+
+    def empty(self) -> None:
+        self._filler.unlink(missing_ok=True)
+
+    # --- what is known of it ------------------------------------------------------------------------------------
+
+    def complaints(self) -> list[str]:
+        """Lines of its log that are errors, or no log lines at all."""
+        found = []
+        for line in self.log.read_text("utf-8", "replace").splitlines():
+            try:
+                told = json.loads(line)
+            except ValueError:
+                found.append(f"{self.name}: {line[:300]}")
+                continue
+            if told["level"] == "error":
+                found.append(f"{self.name}: {line[:600]}")
+        return found
+
+    def tail(self) -> str:
+        return self.log.read_text("utf-8", "replace")[-2_000:]
+
+    async def metric(self, name: str) -> float:
+        """The sum of a number over its labels."""
+        url = f"http://{HOST}:{self.port}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            lines = (await answer.text()).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def orphans(self) -> list[int]:
+        """Processes of its earlier lives that still run."""
+        return [pid for pid in _pids() if _group(pid) in self.groups and (not self.alive or pid not in self._family())]
+
+    def _family(self) -> set[int]:
+        living = self.groups[-1]
+        return {pid for pid in _pids() if _group(pid) == living}
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _group(pid: int) -> int:
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
+        return 0 if state[0] == "Z" else int(state[2])
+    return 0
+
+
+def _fill(path: Path) -> None:
+    with path.open("ab", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as failure:
+                if failure.errno != errno.ENOSPC:
+                    raise
+
+
+async def _command(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *words, stdout=subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), SMALL_DISK_S)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {said.decode('utf-8', 'replace').strip()}")

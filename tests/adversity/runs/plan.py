@@ -1,0 +1,170 @@
+"""A run before it is run: who says what, and what goes wrong when.  Pure: the same seed gives the same plan."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from tests.adversity.runs.speech import LOW_WORDS, Speech, Utterance, recordings
+from tests.models import tone
+
+Shape: TypeAlias = Literal["alone", "pair"]
+"""One node on SQLite; or two nodes behind a balancer on MongoDB, with Redis, Kafka and a webhook."""
+Spoken: TypeAlias = Literal["tones", "digits"]
+LineHarm: TypeAlias = Literal["cut", "close", "half_up", "half_down", "stall", "hole", "throttle", "delay", "refuse"]
+NodeHarm: TypeAlias = Literal["kill", "term", "freeze", "disk_full"]
+ServiceHarm: TypeAlias = Literal["kill", "stop", "freeze", "flush"]
+
+DIGITS_EVERY = 6
+"""One run of so many speaks recorded digits."""
+LINE_HARMS: dict[LineHarm, tuple[float, float]] = {
+    "cut": (0, 0),
+    "close": (0, 0),
+    "half_up": (0, 0),
+    "half_down": (0, 0),
+    "stall": (0.2, 2.0),
+    "hole": (0, 0),
+    "throttle": (0.5, 2.0),
+    "delay": (0.5, 2.0),
+    "refuse": (0.2, 1.5),
+}
+"""What can happen to a speaker's line, and for how long at least and at most, in seconds."""
+NODE_HARMS: dict[NodeHarm, tuple[float, float]] = {
+    "kill": (0.0, 1.0),
+    "term": (0.0, 1.0),
+    "freeze": (0.2, 2.0),
+    "disk_full": (0.5, 2.5),
+}
+"""What can happen to a node; after ``kill`` and ``term`` it stays away for so long."""
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that goes wrong."""
+
+    at_s: float
+    """Since the speakers began."""
+    what: str
+    whom: str
+    """``line 3`` (of that speaker), ``node 0``, ``mongo``, ``redis``, ``kafka``, ``webhook``."""
+    lasts_s: float = 0.0
+
+    def __str__(self) -> str:
+        lasting = f" for {self.lasts_s:.2f} s" if self.lasts_s else ""
+        return f"{self.at_s:6.2f} s  {self.what} {self.whom}{lasting}"
+
+
+class Voice(msgspec.Struct, frozen=True, kw_only=True):
+    """One speaker."""
+
+    interview: str
+    speech: Speech
+    pace: float
+    """Seconds of audio sent in a second."""
+    step_ms: int
+    """Audio in one call of ``send``."""
+
+    def __str__(self) -> str:
+        speech = self.speech
+        return (
+            f"{self.interview}: {speech.seconds:.1f} s at {self.pace:.1f} times, {self.step_ms} ms a message, "
+            f"{speech.rate_hz} Hz {speech.encoding}, {len(speech.channels)} channel(s)"
+        )
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All of a run."""
+
+    seed: int
+    shape: Shape
+    spoken: Spoken
+    voices: tuple[Voice, ...]
+    faults: tuple[Fault, ...]
+
+    @property
+    def nodes(self) -> int:
+        return 2 if self.shape == "pair" else 1
+
+    @property
+    def interviews(self) -> list[str]:
+        return sorted({voice.interview for voice in self.voices})
+
+    def __str__(self) -> str:
+        head = f"seed {self.seed}: {self.shape}, {self.spoken}, {len(self.voices)} speakers"
+        return "\n".join([head, *(f"  {n}  {voice}" for n, voice in enumerate(self.voices)), *map(str, self.faults)])
+
+
+def undisturbed(plan: Plan) -> Plan:
+    """The same run when nothing goes wrong."""
+    return msgspec.structs.replace(plan, faults=())
+
+
+def make(seed: int, shape: Shape = "alone") -> Plan:
+    """The plan of a seed."""
+    chance = random.Random(f"{shape} {seed}")
+    spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
+    voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))
+    over_s = max(voice.speech.seconds / voice.pace for voice in voices)
+    faults = _line_faults(chance, len(voices), over_s) + _node_faults(chance, over_s)
+    ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
+    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered)
+
+
+def _voice(chance: random.Random, seed: int, spoken: Spoken) -> Voice:
+    rate_hz = chance.choice((16_000, 16_000, 16_000, 8_000, 48_000)) if spoken == "tones" else 16_000
+    words = LOW_WORDS if rate_hz == 8_000 else tone.WORDS
+    tracks = 2 if spoken == "tones" and chance.random() < 0.2 else 1
+    speech = Speech(
+        rate_hz=rate_hz,
+        encoding="pcm_f32le" if rate_hz == 48_000 else "pcm_s16le",
+        lead_s=round(chance.uniform(0.0, 1.5), 2),
+        channels=tuple(_track(chance, spoken, words) for _ in range(tracks)),
+    )
+    return Voice(
+        interview=f"run-{seed}-{chance.randint(1, 2)}",
+        speech=speech,
+        pace=round(chance.uniform(2.0, 5.0), 1),
+        step_ms=chance.choice((20, 40, 100, 100, 250)),
+    )
+
+
+def _track(chance: random.Random, spoken: Spoken, words: tuple[str, ...]) -> tuple[Utterance, ...]:
+    length_s, most_s = 0.0, chance.uniform(9, 16)
+    track: list[Utterance] = []
+    while length_s < most_s:
+        pause_s = round(chance.uniform(0.7, 2.2), 2)
+        if spoken == "digits":
+            name, said = chance.choice(recordings())
+            one = Utterance(words=said, recording=name, pause_s=pause_s)
+        else:
+            one = Utterance(words=tuple(chance.choices(words, k=chance.randint(1, 9))), pause_s=pause_s)
+        track.append(one)
+        length_s += one.spoken_s + one.pause_s
+    return tuple(track)
+
+
+def _line_faults(chance: random.Random, lines: int, over_s: float) -> list[Fault]:
+    faults: list[Fault] = []
+    for line in range(lines):
+        for _ in range(chance.choice((0, 1, 1, 2, 3))):
+            what = chance.choice(list(LINE_HARMS))
+            faults.append(_fault(chance, what, f"line {line}", over_s, LINE_HARMS[what]))
+    return faults
+
+
+def _node_faults(chance: random.Random, over_s: float) -> list[Fault]:
+    """At most one of a kind; after one another, so that a node that is away is not asked for more."""
+    faults: list[Fault] = []
+    at_s = 0.0
+    for what in chance.sample(list(NODE_HARMS), k=chance.choice((0, 1, 1, 2, 2))):
+        fault = _fault(chance, what, "node 0", over_s, NODE_HARMS[what])
+        faults.append(msgspec.structs.replace(fault, at_s=max(fault.at_s, round(at_s, 2))))
+        at_s = faults[-1].at_s + fault.lasts_s + 0.5
+    return faults
+
+
+def _fault(chance: random.Random, what: str, whom: str, over_s: float, lasts: tuple[float, float]) -> Fault:
+    return Fault(
+        at_s=round(chance.uniform(0.2, over_s), 2), what=what, whom=whom, lasts_s=round(chance.uniform(*lasts), 2)
+    )
