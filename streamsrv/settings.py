@@ -25,6 +25,7 @@ from streamsrv.audio._cage.settings import CageSettings
 from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.errors import SetupError
 from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings, UploadSettings
+from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.sqlite.settings import SqliteSettings
 
 PREFIX: Final = "STREAMSRV_"
@@ -119,6 +120,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     server: ServerSettings = msgspec.field(default_factory=ServerSettings)
     session: SessionSettings = msgspec.field(default_factory=SessionSettings)
     store: SqliteSettings = msgspec.field(default_factory=SqliteSettings)
+    mongo: MongoSettings = msgspec.field(default_factory=MongoSettings)
     spool: SpoolSettings = msgspec.field(default_factory=SpoolSettings)
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
     whisper: WhisperSettings = msgspec.field(default_factory=WhisperSettings)

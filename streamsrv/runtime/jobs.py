@@ -67,11 +67,8 @@ class Jobs:
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    async def start(self) -> frozenset[str]:
+    async def start(self) -> None:
         """Go on with what a process before left, oldest first.
-
-        Returns:
-            Streams that belong to jobs: nobody else may end them.
 
         Raises:
             StoreUnavailable: the jobs cannot be read.
@@ -83,7 +80,6 @@ class Jobs:
         if left:
             log.info("jobs.found", jobs=len(left))
         self._pump()
-        return frozenset(job.stream for job in left)
 
     async def sweep(self) -> None:
         """Delete files that belong to no job: a crash left them, or they could not be deleted when their job ended."""

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -28,6 +28,8 @@ from streamsrv.stores.base import Stream, StreamKey, StreamStats, TranscriptStor
 
 STOP_WITHIN_S = 5.0
 """Time a stream of a deleted interview has to end as others do; then it is cut."""
+LOOK_S = 10.0
+"""Pause between two looks for streams that no server holds."""
 CATCH_UP_S = 5.0
 """Time the store has to take what was spooled of a stream before its resume is asked to come again."""
 TOKEN_CHARACTERS = 200
@@ -294,34 +296,49 @@ class Streams:
 
     # --- the server's own life ----------------------------------------------------------------------------------
 
-    async def start(self, *, spared: Collection[str] = frozenset()) -> None:
-        """Look for streams a crash left open: each may be resumed for ``resume_window_s``, then it is ended.
+    async def start(self) -> None:
+        """Look for streams that no server holds, now and from time to time.
 
-        Args:
-            spared: streams of uploaded files, which their jobs go on with.
+        Each may be resumed for ``resume_window_s``, then it is ended.
+
+        Raises:
+            StoreUnavailable: the streams cannot be read.
         """
-        found = await self._services.store.live_streams()
-        left_over = tuple(stream for stream in found if stream.id not in spared)
-        if left_over:
-            log.info("streams.found_open", streams=len(left_over))
-            self._orphans = asyncio.create_task(self._end_orphans(left_over))
+        left = await self._left_over({}, self._settings.resume_window_s)
+        self._orphans = asyncio.create_task(self._end_orphans(left))
 
-    async def _end_orphans(self, streams: tuple[Stream, ...]) -> None:
-        await asyncio.sleep(self._settings.resume_window_s)
-        for stream in streams:
-            key = StreamKey(interview=stream.interview, stream=stream.id, epoch=stream.epochs[-1].epoch)
-            if stream.id in self._drivers:
-                continue
-            while True:
-                try:
-                    await self._services.spool.settle(stream.id)
-                    await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms())
-                    break
-                except NotFound:  # its interview was deleted meanwhile
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(1.0)
-            self._services.fanout.tell(key, StreamOver())
+    async def _left_over(self, known: Mapping[StreamKey, float], window_s: float) -> dict[StreamKey, float]:
+        """Streams that no server holds, each with the time when it is to be ended; those known keep theirs."""
+        found = [key for key in await self._services.store.left_streams() if key.stream not in self._drivers]
+        if new := len(set(found).difference(known)):
+            log.info("streams.found_open", streams=new)
+        end = self._services.now() + window_s
+        return {key: known.get(key, end) for key in found}
+
+    async def _end_orphans(self, left: dict[StreamKey, float]) -> None:
+        # What begins here is for a moment in the store and not among the drivers: it is looked twice.
+        window_s = max(LOOK_S, self._settings.resume_window_s)
+        while True:
+            for key in [key for key, end in left.items() if end <= self._services.now()]:
+                await self._end_orphan(key)
+                del left[key]
+            await asyncio.sleep(max(0.0, min([LOOK_S, *(end - self._services.now() for end in left.values())])))
+            try:
+                left = await self._left_over(left, window_s)
+            except StoreUnavailable:
+                await asyncio.sleep(LOOK_S)
+
+    async def _end_orphan(self, key: StreamKey) -> None:
+        while True:
+            try:
+                await self._services.spool.settle(key.stream)
+                if await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms()):
+                    self._services.fanout.tell(key, StreamOver())
+                return
+            except NotFound:  # its interview was deleted meanwhile
+                return self._services.fanout.tell(key, StreamOver())
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
 
     async def drain(self, within_s: float) -> None:
         """Take no newcomers, finalise what was said, send everybody elsewhere; returns when all have left."""
@@ -337,6 +354,12 @@ class Streams:
         except TimeoutError:
             log.warning("streams.left_behind", sessions=len(self._drivers))
             self.dismiss()
+
+    async def close(self) -> None:
+        """Look for nothing any more."""
+        if self._orphans is not None:
+            self._orphans.cancel()
+            await asyncio.gather(self._orphans, return_exceptions=True)
 
     def dismiss(self) -> None:
         """Send everybody away at once; what is neither stored nor spooled is not acknowledged, and comes again."""

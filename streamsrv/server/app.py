@@ -126,10 +126,12 @@ async def _dismiss(app: web.Application) -> None:
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:
     await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
-    await app[STREAMS].start(spared=await app[JOBS].start())
+    await app[JOBS].start()
+    await app[STREAMS].start()
     work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run())
     tasks = [asyncio.create_task(one) for one in work]
     yield
+    await app[STREAMS].close()
     await app[JOBS].close()
     await app[DECODERS].close()
     for task in tasks:

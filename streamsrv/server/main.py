@@ -15,6 +15,7 @@ from streamsrv import telemetry
 from streamsrv.engines.base import About, WindowEngine
 from streamsrv.errors import SetupError
 from streamsrv.runtime.engines import Engines, is_window, make_engine
+from streamsrv.server import stores
 from streamsrv.server.app import make_app
 from streamsrv.server.container import DECODERS
 from streamsrv.server.jobs import JOBS
@@ -22,7 +23,6 @@ from streamsrv.server.stream import STREAMS
 from streamsrv.server.wire import Runner
 from streamsrv.settings import Settings
 from streamsrv.stores.base import TranscriptStore
-from streamsrv.stores.sqlite import SqliteStore
 
 CLOSING_S = 2.0
 """Share of ``drain_s`` that is kept for closing stores, files and processes."""
@@ -51,17 +51,30 @@ async def _serve(settings: Settings) -> int:
         wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
     )
     engines = Engines([engine], numbers, rebuild=lambda: _again(settings))
-    store = SqliteStore(settings.store)
-    await store.open()
-    try:
+    with stores.chosen(settings) as store:
+        if not await _opened(store, stop):
+            log.info("server.stopped_early")
+            return 0
         try:
-            await _listen(settings, store, engines, why, numbers, stop)
+            try:
+                await _listen(settings, store, engines, why, numbers, stop)
+            finally:
+                await engines.close()
         finally:
-            await engines.close()
-    finally:
-        await store.close()
+            await store.close()
     log.info("server.stopped")
     return 0
+
+
+async def _opened(store: TranscriptStore, stop: asyncio.Event) -> bool:
+    """Open the store, which may wait for its server; False when we are to stop meanwhile."""
+    opening, stopping = asyncio.create_task(store.open()), asyncio.create_task(stop.wait())
+    try:
+        return await _done(opening, unless=stopping)
+    finally:
+        for task in (opening, stopping):
+            task.cancel()
+        await asyncio.gather(opening, stopping, return_exceptions=True)
 
 
 async def _listen(
@@ -163,6 +176,7 @@ def _say_ready(settings: Settings, runner: Runner, about: About, why: str) -> No
         url=url,
         engine=f"{about.name} ({about.model}, {about.device}): {why}",
         note=about.note,
+        store="SQLite" if settings.mongo.url is None else f"MongoDB, database {settings.mongo.database}",
         data=str(Path(settings.store.data_dir).resolve()),
         next=f"streamsrv stream RECORDING.wav --url {url.replace('http', 'ws', 1)}",
     )

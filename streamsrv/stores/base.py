@@ -234,8 +234,12 @@ class TranscriptStore(Protocol):
     async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
         """All valid finals, by stream order, channel, start."""
 
-    async def live_streams(self) -> tuple[Stream, ...]:
-        """Streams not ended, of all interviews: after a crash, those to be resumed or ended."""
+    async def left_streams(self) -> tuple[StreamKey, ...]:
+        """Streams not ended that may have no server any more, with the epochs that own them: to be resumed or ended.
+
+        Streams of servers that live, as far as the store knows them apart, and of open jobs are not among them; what
+        the caller itself holds may be.
+        """
 
     # --- reading on, listing, deleting ------------------------------------------------------------------------------
 
@@ -281,4 +285,4 @@ class TranscriptStore(Protocol):
     async def job(self, job: str) -> Job | None: ...
 
     async def open_jobs(self) -> tuple[Job, ...]:
-        """Jobs that are queued or running, in the order they were first kept."""
+        """Jobs that are queued or running and whose files are on this node, in the order they were first kept."""

@@ -216,7 +216,7 @@ async def test_a_stream_that_waits_for_its_speaker_ends_too(tmp_path: Path) -> N
             ws._response.connection.transport.abort()  # type: ignore[union-attr]
         await until(lambda: server.speakers == 0)
         assert (await ask(server, "/transcription/talk", "DELETE"))[0] == 204
-        assert await server.store.live_streams() == ()
+        assert await server.store.left_streams() == ()
 
 
 async def test_a_stream_that_cannot_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class StoreContract(EpochContract, ListContract, JobContract):
         assert await store.interview("talk") is None
         assert await store.streams("talk") == ()
         assert await store.finals("talk") == ()
-        assert await store.live_streams() == ()
+        assert await store.left_streams() == ()
 
     async def test_begin_records_stream_and_interview(self, store: TranscriptStore) -> None:
         options = Options(sample_rate=8_000, encoding="mulaw", language="pt-BR", speaker="Zoë \N{SNOWMAN}")
@@ -129,12 +129,21 @@ class StoreContract(EpochContract, ListContract, JobContract):
         await begin(store, stream="s3", now_ms=NOW_MS + 3)
         assert await store.interview("talk") == Interview(id="talk", status="live", started_ms=NOW_MS)
 
-    async def test_live_streams_of_all_interviews(self, store: TranscriptStore) -> None:
-        one, _ = await begin(store, "a", "s1")
+    async def test_streams_that_a_server_left_are_found_with_their_epochs(
+        self, store: TranscriptStore, make: Make
+    ) -> None:
+        await begin(store, "a", "s1")
         _, ended = await begin(store, "a", "s2")
-        three, _ = await begin(store, "b", "s3")
+        _, three = await begin(store, "b", "s3")
+        one = (await store.resume_stream("s1", token("s1"), now_ms=NOW_MS)).key
         await store.end_stream(ended, stats=StreamStats(), now_ms=NOW_MS)
-        assert await store.live_streams() == (one, three)
+        await store.close()
+        again = make()
+        await again.open()
+        try:
+            assert await again.left_streams() == (one, three)
+        finally:
+            await again.close()
 
     # --- finals -----------------------------------------------------------------------------------------------------
 

@@ -79,3 +79,11 @@ class JobContract:
         assert await store.expired(NOW_MS, limit=9) == ()
         assert [await store.job(name) for name in ("old", "new")] == [None, None]
         assert await store.job("open") is not None
+
+    async def test_the_stream_of_an_open_job_is_left_to_its_job(self, store: TranscriptStore) -> None:
+        for name in ("j", "k"):
+            _, key = await begin(store, stream=f"st-{name}")
+            await store.keep_job(job(name, state="running"))
+        assert await store.left_streams() == ()
+        await store.keep_job(job("k", state="failed"))
+        assert await store.left_streams() == (key,)

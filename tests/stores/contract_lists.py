@@ -114,7 +114,7 @@ class ListContract:
         assert await store.delete_interview("talk")
         assert await store.interview("talk") is None
         assert (await store.streams("talk"), await store.finals("talk")) == ((), ())
-        assert (await store.finals_since("talk", 0, limit=9), await store.live_streams()) == ((), ())
+        assert (await store.finals_since("talk", 0, limit=9), await store.left_streams()) == ((), ())
         assert await listed(store) == ["other"]
         assert await texts(store, "other") == ["segment 0"]
 

@@ -43,7 +43,7 @@ async def test_it_is_gone_for_readers_and_found_by_who_finishes_it(
     try:
         assert await store.interview("talk") is None
         assert (await store.streams("talk"), await texts(store)) == ((), [])
-        assert [stream.id for stream in await store.live_streams()] == ["s2"]
+        assert [key.stream for key in await store.left_streams()] == ["s2"]
         with pytest.raises(NotFound):
             await store.resume_stream("s1", token("s1"), now_ms=NOW_MS)
         with pytest.raises(Conflict):

@@ -64,8 +64,8 @@ async def test_a_file_of_the_version_before_goes_on_and_hands_on_what_is_new(tmp
     try:
         assert [kept.final.text for kept in await store.finals("over")] == ["old"]
         assert await store.figures() == ()
-        (live,) = await store.live_streams()
-        key = (await store.resume_stream(live.id, b"\0", now_ms=NOW_MS)).key
+        (left,) = await store.left_streams()
+        key = (await store.resume_stream(left.stream, b"\0", now_ms=NOW_MS)).key
         assert await store.keep_final(key, final(1))
         assert await segments(store) == [1]
         assert await store.end_stream(key, stats=StreamStats(), now_ms=NOW_MS)

@@ -142,8 +142,12 @@ class MemoryStore:
     async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
         return tuple(self.kept)
 
-    async def live_streams(self) -> tuple[Stream, ...]:
-        return tuple(record for record in self.records.values() if record.status == "live")
+    async def left_streams(self) -> tuple[StreamKey, ...]:
+        return tuple(
+            StreamKey(interview=record.interview, stream=record.id, epoch=record.epochs[-1].epoch)
+            for record in self.records.values()
+            if record.status == "live"
+        )
 
     async def keep_job(self, job: Job) -> None:
         self._called("job")

@@ -15,8 +15,8 @@ import msgspec
 from pymongo.errors import PyMongoError
 
 from streamsrv import telemetry
-from streamsrv.stores.base import JobError, Stream
-from streamsrv.stores.mongo import jobs, reads
+from streamsrv.stores.base import JobError, StreamKey
+from streamsrv.stores.mongo import jobs
 from streamsrv.stores.mongo.documents import SCHEMA, Rooms, date
 
 BEATS: Final = 6
@@ -91,12 +91,20 @@ class Nodes:
         """Other nodes that gave no sign of life for so long."""
         return sorted(n for n, silence_s in self._silence_s.items() if n != self._node and silence_s >= seconds)
 
-    async def left_streams(self) -> tuple[Stream, ...]:
-        """Live streams of nodes that are silent, and of this one; those of uploads are their jobs'."""
-        gone = [self._node, *self.silent_for(self._silent_s)]
+    async def left_streams(self) -> tuple[StreamKey, ...]:
+        """Live streams of nodes that are silent, and of this one, by interview and order."""
+        gone = [None, self._node, *self.silent_for(self._silent_s)]
         uploads = set(await self._rooms.jobs.distinct("stream", {"state": jobs.OPEN}))
-        found = await reads.live_streams(self._rooms, {"node": {"$in": gone}})
-        return tuple(stream for stream in found if stream.id not in uploads)
+        found = self._rooms.streams.find(
+            {"status": "live", "doomed": None, "node": {"$in": gone}}, {"interview": 1, "epoch": 1}
+        )
+        return tuple(
+            [
+                StreamKey(interview=doc["interview"], stream=doc["_id"], epoch=doc["epoch"])
+                async for doc in found.sort([("interview", 1), ("order", 1)])
+                if doc["_id"] not in uploads
+            ]
+        )
 
     async def give_up(self) -> None:
         """Let the uploads of lost nodes fail: nobody else has their files.  Then those nodes are forgotten."""

@@ -15,7 +15,7 @@ from streamsrv.stores.base import (
     StoredFinal,
     Stream,
 )
-from streamsrv.stores.mongo import documents, epochs
+from streamsrv.stores.mongo import documents
 from streamsrv.stores.mongo.documents import Doc, Rooms, date, ms
 
 MAX_PLACES = 500
@@ -40,18 +40,6 @@ async def streams(rooms: Rooms, name: str) -> tuple[Stream, ...]:
     return tuple(
         [documents.stream_from(doc) async for doc in rooms.streams.find({"birth": found["birth"]}).sort("order")]
     )
-
-
-async def live_streams(rooms: Rooms, query: Doc | None = None) -> tuple[Stream, ...]:
-    """By interview and order, each with the epoch that owns it.
-
-    Args:
-        query: which of them; omitted, all.
-    """
-    wanted = {"status": "live", "doomed": None, **(query or {})}
-    found = [doc async for doc in rooms.streams.find(wanted).sort([("interview", 1), ("order", 1)])]
-    settled = [doc if epochs.is_settled(doc) else await epochs.settle(rooms, doc["_id"]) for doc in found]
-    return tuple(documents.stream_from(doc) for doc in settled)
 
 
 async def _bounds(rooms: Rooms, name: str) -> dict[str, tuple[int, validity.Limits]]:

@@ -195,10 +195,7 @@ class MongoStore:
     async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
         return await self._run(reads.finals(self._rooms, interview))
 
-    async def live_streams(self) -> tuple[Stream, ...]:
-        return await self._run(reads.live_streams(self._rooms))
-
-    async def left_streams(self) -> tuple[Stream, ...]:
+    async def left_streams(self) -> tuple[StreamKey, ...]:
         return await self._run(self._nodes.left_streams())
 
     async def place_of(self, interview: str, name: FinalName) -> int:

@@ -17,6 +17,7 @@ from streamsrv.stores.base import (
     PlacedFinal,
     StoredFinal,
     Stream,
+    StreamKey,
 )
 from streamsrv.stores.sqlite import rows
 
@@ -39,8 +40,15 @@ def streams(connection: sqlite3.Connection, name: str) -> tuple[Stream, ...]:
     return () if interview(connection, name) is None else _streams(connection, "s.interview = ?", name)
 
 
-def live_streams(connection: sqlite3.Connection) -> tuple[Stream, ...]:
-    return _streams(connection, "s.status = ?", "live")
+def left_streams(connection: sqlite3.Connection) -> tuple[StreamKey, ...]:
+    """By interview and order."""
+    found = connection.execute(
+        """SELECT interview, _id, epoch FROM streams WHERE status = 'live' AND NOT EXISTS
+            (SELECT 1 FROM jobs
+                WHERE state IN ('queued', 'running') AND json_extract(document, '$.stream') = streams._id)
+            ORDER BY interview, ord"""
+    )
+    return tuple(StreamKey(interview=interview, stream=stream, epoch=epoch) for interview, stream, epoch in found)
 
 
 def _streams(connection: sqlite3.Connection, condition: str, value: str) -> tuple[Stream, ...]:

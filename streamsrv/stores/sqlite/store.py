@@ -148,8 +148,8 @@ class SqliteStore:
     async def finals(self, interview: str) -> tuple[StoredFinal, ...]:
         return await self._readers.run(partial(reads.finals, name=interview))
 
-    async def live_streams(self) -> tuple[Stream, ...]:
-        return await self._readers.run(reads.live_streams)
+    async def left_streams(self) -> tuple[StreamKey, ...]:
+        return await self._readers.run(reads.left_streams)
 
     async def place_of(self, interview: str, name: FinalName) -> int:
         return await self._readers.run(partial(reads.place_of, name=interview, wanted=name))

@@ -183,8 +183,8 @@ class Stage:
         await node.term()
         async with _opened(SqliteSettings(data_dir=str(node.data))) as store:
             ledger.rows = [row for row in await _rows(store, self._plan.interviews)]
-            live = [one.id for one in await store.live_streams() if one.id in ours]
-            ledger.left_over += [f"stream {one} is still live" for one in live]
+            streams = [one for name in self._plan.interviews for one in await store.streams(name) if one.id in ours]
+            ledger.left_over += [f"stream {one.id} is still live" for one in streams if one.status == "live"]
             ledger.left_over += [f"job {job.id} is still open" for job in await store.open_jobs()]
         owner = SqliteStore(SqliteSettings(data_dir=str(node.data)))
         await owner.open()  # refuses when a lock is left
