@@ -24,7 +24,8 @@ from msgspec import Meta
 from streamsrv.audio._cage.settings import CageSettings
 from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.errors import SetupError
-from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings, UploadSettings
+from streamsrv.runtime.settings import ArchiveSettings, OutboxSettings, SessionSettings, SpoolSettings, UploadSettings
+from streamsrv.sinks.settings import KafkaSettings, RedisStreamsSettings, WebhookSettings
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.sqlite.settings import SqliteSettings
 
@@ -127,6 +128,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upload: UploadSettings = msgspec.field(default_factory=UploadSettings)
     decode: CageSettings = msgspec.field(default_factory=CageSettings)
     archive: ArchiveSettings = msgspec.field(default_factory=ArchiveSettings)
+    outbox: OutboxSettings = msgspec.field(default_factory=OutboxSettings)
+    kafka: KafkaSettings = msgspec.field(default_factory=KafkaSettings)
+    redis_streams: RedisStreamsSettings = msgspec.field(default_factory=RedisStreamsSettings)
+    webhook: WebhookSettings = msgspec.field(default_factory=WebhookSettings)
 
 
 # --- the tree as a list of fields --------------------------------------------------------------------------------

@@ -78,3 +78,29 @@ class UploadSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_waiting: Annotated[
         int, Meta(ge=1, le=100_000, description="Files that may wait to be heard; one more gets a 503.")
     ] = 100
+
+
+class OutboxSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """To which sinks finals are handed, and how patiently."""
+
+    sinks: Annotated[
+        tuple[Annotated[str, Meta(pattern=r"^(kafka|redis_streams|webhook)$")], ...],
+        Meta(max_length=3, description="Where finals are handed to: kafka, redis_streams, webhook; none: nowhere."),
+    ] = ()
+    batch: Annotated[int, Meta(ge=1, le=1_000, description="Events of one interview sent together at most.")] = 100
+    interviews_at_once: Annotated[
+        int, Meta(ge=1, le=256, description="Interviews that are relayed to one sink side by side.")
+    ] = 16
+    max_refusals: Annotated[
+        int, Meta(ge=1, le=100, description="Refusals after which an event is parked: streamsrv outbox list.")
+    ] = 5
+    longest_pause_s: Annotated[
+        float, Meta(ge=0.2, le=3_600, description="Seconds between two tries at most while a sink is away.")
+    ] = 30.0
+    poll_s: Annotated[
+        float, Meta(ge=0.05, le=3_600, description="Seconds between two looks for events nobody told of.")
+    ] = 5.0
+    lease_s: Annotated[
+        float,
+        Meta(ge=1, le=3_600, description="Seconds after which another node goes on where a dead one relayed."),
+    ] = 30.0

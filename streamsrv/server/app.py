@@ -14,6 +14,7 @@ from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.jobs import Jobs
+from streamsrv.runtime.outbox import Outbox
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.streams import Services, Streams
@@ -23,6 +24,7 @@ from streamsrv.server.auth import Door
 from streamsrv.server.container import DECODERS
 from streamsrv.server.health import ENGINES, health, metrics, ready
 from streamsrv.server.jobs import JOBS, cancel, look
+from streamsrv.server.outbox import OUTBOX, dead_letters, retry
 from streamsrv.server.page import page, part
 from streamsrv.server.recordings import RECORDER, recording, recordings
 from streamsrv.server.shares import SHARES, Shares
@@ -57,18 +59,26 @@ ROUTES = (
     web.get("/transcription/{interview:[^/]+}/events", stream_events, allow_head=False),
     web.get("/transcription/{interview:[^/]+}/recordings", recordings),
     web.get("/transcription/{interview:[^/]+}/recordings/{stream}/{channel}.flac", recording),
+    web.get("/outbox/dead", dead_letters),
+    web.post("/outbox/retry", retry),
 )
 
 
 def make_app(
-    settings: Settings, *, store: TranscriptStore, engines: Engines, numbers: telemetry.Metrics
+    settings: Settings,
+    *,
+    store: TranscriptStore,
+    engines: Engines,
+    numbers: telemetry.Metrics,
+    outbox: Outbox | None = None,
 ) -> web.Application:
-    """The application on an open store and started engines."""
+    """The application on an open store and started engines; it starts the outbox and closes it."""
     app = web.Application(middlewares=[door])
     app[DOOR] = Door(settings.server.api_keys, settings.server.allowed_origins)
     app[METRICS] = numbers
     app[ENGINES] = engines
     app[STORE] = store
+    app[OUTBOX] = outbox
     app[SESSION] = settings.session
     app[SPEAKERS] = set()
     app[SHARES] = Shares(settings.server.max_sessions_per_key)
@@ -130,6 +140,8 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     await app[STREAMS].start()
     work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run())
     tasks = [asyncio.create_task(one) for one in work]
+    if (outbox := app[OUTBOX]) is not None:
+        outbox.start()
     yield
     await app[STREAMS].close()
     await app[JOBS].close()
@@ -138,6 +150,8 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
         task.cancel()
     await app[RECORDER].close()
     await app[SPOOL].close()
+    if outbox is not None:
+        await outbox.close()
 
 
 async def _pulse(app: web.Application) -> None:

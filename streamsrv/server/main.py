@@ -15,6 +15,7 @@ from streamsrv import telemetry
 from streamsrv.engines.base import About, WindowEngine
 from streamsrv.errors import SetupError
 from streamsrv.runtime.engines import Engines, is_window, make_engine
+from streamsrv.runtime.outbox import Outbox, make_sinks
 from streamsrv.server import stores
 from streamsrv.server.app import make_app
 from streamsrv.server.container import DECODERS
@@ -51,13 +52,17 @@ async def _serve(settings: Settings) -> int:
         wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
     )
     engines = Engines([engine], numbers, rebuild=lambda: _again(settings))
+    sinks = make_sinks(
+        settings.outbox, kafka=settings.kafka, redis_streams=settings.redis_streams, webhook=settings.webhook
+    )
     with stores.chosen(settings) as store:
+        outbox = Outbox(store, sinks, settings.outbox, numbers.registry)
         if not await _opened(store, stop):
             log.info("server.stopped_early")
             return 0
         try:
             try:
-                await _listen(settings, store, engines, why, numbers, stop)
+                await _listen(settings, outbox, engines, why, numbers, stop)
             finally:
                 await engines.close()
         finally:
@@ -79,7 +84,7 @@ async def _opened(store: TranscriptStore, stop: asyncio.Event) -> bool:
 
 async def _listen(
     settings: Settings,
-    store: TranscriptStore,
+    outbox: Outbox,
     engines: Engines,
     why: str,
     numbers: telemetry.Metrics,
@@ -90,7 +95,7 @@ async def _listen(
     try:
         if engines.default.abilities.live and not await _done(loading, unless=stopping):
             return log.info("server.stopped_early")
-        app = make_app(settings, store=store, engines=engines, numbers=numbers)
+        app = make_app(settings, store=outbox.store, engines=engines, numbers=numbers, outbox=outbox)
         async with _door(app, settings) as runner:
             if await _done(loading, unless=stopping):
                 _say_ready(settings, runner, engines.default.about, why)

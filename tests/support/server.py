@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,12 +12,14 @@ from aiohttp import web
 from streamsrv import telemetry
 from streamsrv.engines.base import LiveEngine, WindowEngine
 from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.outbox import Outbox
 from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSettings, UploadSettings
 from streamsrv.runtime.streams import Streams
 from streamsrv.server.app import make_app
 from streamsrv.server.stream import SPEAKERS, STREAMS
 from streamsrv.server.wire import Runner
 from streamsrv.settings import ServerSettings, Settings
+from streamsrv.sinks.base import Sink
 from streamsrv.stores.base import TranscriptStore
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.support.engines import CountingEngine
@@ -64,6 +66,7 @@ async def running(
     store: TranscriptStore | None = None,
     archive: ArchiveSettings | None = None,
     spool: SpoolSettings | None = None,
+    sinks: Sequence[Sink] = (),
     loading: bool = False,
 ) -> AsyncIterator[Running]:
     """Start, serve, stop; everything a server does but signals.
@@ -83,11 +86,12 @@ async def running(
     numbers = telemetry.Metrics("test")
     hears: LiveEngine | WindowEngine = engine or CountingEngine()
     keeps = store or SqliteStore(settings.store)
+    outbox = Outbox(keeps, sinks, settings.outbox, numbers.registry) if isinstance(keeps, SqliteStore) else None
     await keeps.open()
     if not loading:
         await hears.start()
     engines = Engines([hears], numbers)
-    app = make_app(settings, store=keeps, engines=engines, numbers=numbers)
+    app = make_app(settings, store=keeps, engines=engines, numbers=numbers, outbox=outbox)
     door = settings.server
     runner = Runner(app, most=door.max_connections, most_per_address=door.max_connections_per_address)
     await runner.setup()
