@@ -1,8 +1,9 @@
 """The process that is measured: ``python -m benchmarks.serving KIND``.
 
-``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``bare`` is the least an aiohttp
-server of this kind can do: a handler that asks ``webrtcvad`` about each frame.  All three tell their own cost at
-``/bench``.  The process prints its port and ends when its standard input does.
+``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``whisper`` is it as ``streamsrv
+serve`` would run it under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do: a
+handler that asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port and
+ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,10 +24,10 @@ from aiohttp import WSMsgType, web
 
 from benchmarks.null import NullEngine
 from streamsrv import telemetry
-from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.engines import Engines, make_engine
 from streamsrv.server.app import make_app
 from streamsrv.server.wire import Runner
-from streamsrv.settings import ServerSettings, Settings
+from streamsrv.settings import ServerSettings, Settings, load
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 
 STALL_EVERY_S = 0.005
@@ -71,16 +72,37 @@ def _rss_kb() -> int:
 # --- ours --------------------------------------------------------------------------------------------------------
 
 
-async def ours(stack: AsyncExitStack, data_dir: Path, tape: bytes, *, talks: bool) -> tuple[web.AppRunner, Probe]:
-    """This server as ``streamsrv serve`` composes it."""
+def on_null(data_dir: Path, tape: bytes, *, talks: bool) -> tuple[Settings, Engines, telemetry.Metrics]:
+    """A server of many speakers whose engine hears nothing."""
     settings = Settings(
         server=ServerSettings(max_sessions=10_000, max_connections=20_000), store=SqliteSettings(data_dir=str(data_dir))
     )
     numbers = telemetry.Metrics("bench")
+    return settings, Engines([NullEngine(tape, talks=talks)], numbers), numbers
+
+
+async def on_whisper(data_dir: Path, chosen: Sequence[str]) -> tuple[Settings, Engines, telemetry.Metrics]:
+    """A server whose engine is loaded; ``chosen`` are settings as ``KEY=VALUE``."""
+    flags: dict[str, object] = dict(assignment.split("=", 1) for assignment in chosen)
+    settings = load(None, flags=flags | {"store.data_dir": str(data_dir)}).settings
+    wanted, numbers = settings.engine, telemetry.Metrics("bench")
+    engine, _ = make_engine(
+        "whisper", model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
+    )
+    engines = Engines([engine], numbers)
+    await engines.start()
+    return settings, engines, numbers
+
+
+async def ours(
+    stack: AsyncExitStack, settings: Settings, engines: Engines, numbers: telemetry.Metrics
+) -> tuple[web.AppRunner, Probe]:
+    """This server as ``streamsrv serve`` composes it."""
+    stack.push_async_callback(engines.close)
     store = SqliteStore(settings.store)
     await store.open()
     stack.push_async_callback(store.close)
-    app = make_app(settings, store=store, engines=Engines([NullEngine(tape, talks=talks)], numbers), numbers=numbers)
+    app = make_app(settings, store=store, engines=engines, numbers=numbers)
     probe = Probe(lambda: int(numbers.registry.get_sample_value("streamsrv_messages_total", {"kind": "binary"}) or 0))
     app.router.add_get("/bench", probe.tell)
     return Runner(app, most=settings.server.max_connections), probe
@@ -122,11 +144,16 @@ async def bare() -> tuple[web.AppRunner, Probe]:
 # --- the process -------------------------------------------------------------------------------------------------
 
 
-async def serve(kind: str, data_dir: Path, tape: bytes) -> None:
+async def serve(asked: argparse.Namespace) -> None:
     """Serve until standard input ends."""
+    tape = asked.tape.read_bytes() if asked.tape else b""
     async with AsyncExitStack() as stack:
-        made = bare() if kind == "bare" else ours(stack, data_dir, tape, talks=kind == "talking")
-        runner, probe = await made
+        if asked.kind == "bare":
+            runner, probe = await bare()
+        elif asked.kind == "whisper":
+            runner, probe = await ours(stack, *await on_whisper(asked.data_dir, asked.set))
+        else:
+            runner, probe = await ours(stack, *on_null(asked.data_dir, tape, talks=asked.kind == "talking"))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -141,16 +168,17 @@ async def serve(kind: str, data_dir: Path, tape: bytes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("kind", choices=("null", "talking", "bare"))
+    parser.add_argument("kind", choices=("null", "talking", "whisper", "bare"))
     parser.add_argument("--cpu", type=int, help="the one core to run on")
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--tape", type=Path, help="file with the samples the speakers send")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="settings of 'whisper'")
     asked = parser.parse_args()
     if asked.cpu is not None:
         os.sched_setaffinity(0, {asked.cpu})
     with open(os.devnull, "w") as nowhere:
         sink = telemetry.configure(format="json", stream=nowhere)
-        asyncio.run(serve(asked.kind, asked.data_dir, asked.tape.read_bytes() if asked.tape else b""))
+        asyncio.run(serve(asked))
         sink.close()
 
 

@@ -13,6 +13,7 @@ Its prompt has a fixed length, because it counts positions: a context of other l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ def make(
     _encoder(spec.encoder, size)
     _decoder(spec.decoder, size, layout)
     spec.decoder.embeddings.weight = _zeros(len(vocabulary.tokens), size.width)
-    spec.decoder.projection.weight = _projection(vocabulary, size.width, layout)
+    spec.decoder.projection.weight = _projection(vocabulary, size, layout)
     writing.plain_norms(spec, size.width)
     writing.save(
         spec,
@@ -165,23 +166,30 @@ def _decoder(decoder: Any, size: Size, layout: Layout) -> None:
             writing.dense(layer.attention.linear[part], _zeros(rows * size.width, size.width))
     query, keys_values, out = decoder.layer[-1].attention.linear
     slots, tones = np.arange(SLOTS), np.arange(len(WORDS))
-    # The first head compares slots and carries tones; true sizes have 64 channels a head, enough for both.
-    query.weight[slots, MARK + slots] = 4
+    # The first head compares slots and carries tones; true sizes have 64 channels a head, enough for both.  Layer norms
+    # make wide vectors longer: without the factors a wide model would look at the quietest frames of a slot only.
+    query.weight[slots, MARK + slots] = 4 * (SMALL.width / size.width) * math.sqrt(_head(size) / _head(SMALL))
     keys_values.weight[slots, MARK + slots] = 1
     keys_values.weight[size.width + tones, tones] = 1
-    out.weight[tones, tones] = 1
+    out.weight[tones, tones] = math.sqrt(SMALL.width / size.width)
 
 
-def _projection(vocabulary: writing.Vocabulary, width: int, layout: Layout) -> writing.Floats:
+def _head(size: Size) -> int:
+    """Channels of one attention head."""
+    return size.width // size.heads
+
+
+def _projection(vocabulary: writing.Vocabulary, size: Size, layout: Layout) -> writing.Floats:
     languages = layout.languages
-    weight = _zeros(len(vocabulary.tokens), width)
+    weight = _zeros(len(vocabulary.tokens), size.width)
     for number, word in enumerate(WORDS):
         weight[vocabulary.id("Ġ" + word), number] = 4
         if len(languages) > 1:
             weight[vocabulary.id(f"<|{languages[number * 2 // len(WORDS)]}|>"), number] = 2
     if layout.endless:
         return weight
-    weight[vocabulary.id("<|endoftext|>"), ALWAYS] = 0.5
+    # Among many words silence must be the end beyond doubt, or every answer looks unlikely.
+    weight[vocabulary.id("<|endoftext|>"), ALWAYS] = 2 if size.tokens else 0.5
     # While there is a tone, the end is less likely than any wrong word: a beam must not fill up with early ends.
     # The row sums to zero, over channels nobody uses, because the layer norm before it takes the mean away.
     end = weight[vocabulary.id("<|endoftext|>")]

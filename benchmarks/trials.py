@@ -1,0 +1,110 @@
+"""Many live sessions on one window engine, for a while: what everybody saw, and what the server did meanwhile.
+
+Open loop: each speaker's audio has intended times from the start of the run, at a random phase, and every latency counts
+from them.  Percentiles pool all words of all sessions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from benchmarks.figures import Spread, spread
+from benchmarks.judging import Judged, judge
+from benchmarks.listening import play
+from benchmarks.script import Script
+from benchmarks.served import process
+from benchmarks.sides import Look, look, url
+from tests.models import tone
+
+FRAME_MS = 40
+"""Audio in one message."""
+PHASE_S = 1.0
+"""Speakers begin at random within so many seconds: longer than the pause between two partials."""
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One run."""
+
+    sessions: int
+    refused: int
+    """Speakers that were not let in."""
+    heard: Judged
+    stall: Spread
+    """How late the server's event loop came back to an alarm, ms."""
+    cores: float
+    """CPU seconds of the server per second."""
+    rss_mb: float
+    degraded: int
+    """Times somebody was told of trouble."""
+
+    @property
+    def commit(self) -> Spread:
+        return spread(self.heard.commit)
+
+
+@asynccontextmanager
+async def server(model: Path, *chosen: str, cpu: int | None = None) -> AsyncIterator[int]:
+    """A server on the engine ``whisper``, loaded; its port.
+
+    Args:
+        model: folder.
+        chosen: settings, as ``whisper.window_floor_s=5``.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        sets = [f"--set={one}" for one in (f"engine.model={model}", "engine.name=whisper", *chosen)]
+        async with process("benchmarks.serving", "whisper", "--data-dir", folder, *sets, cpu=cpu) as port:
+            yield port
+
+
+@asynccontextmanager
+async def model_folder(wanted: str) -> AsyncIterator[Path]:
+    """``tone``: made on the spot at tiny.en's true size; ``small-tone``: 4 MB; anything else is a folder."""
+    if wanted not in ("tone", "small-tone"):
+        yield Path(wanted)
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-") as place:
+        size = tone.TINY if wanted == "tone" else tone.SMALL
+        yield await asyncio.to_thread(tone.make, Path(place) / wanted, size=size, quantization="int8")
+
+
+async def trial(port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms: int = FRAME_MS) -> Trial:
+    """Everybody speaks a script of his own at once."""
+    chance = random.Random(seed)
+    heard, refused, told = Judged(), 0, 0
+    async with aiohttp.ClientSession() as http, aiohttp.ClientSession(url(port)) as aside:
+        before, began = await look(aside), asyncio.get_running_loop().time()
+
+        async def speak(number: int, script: Script) -> None:
+            nonlocal refused, told
+            place = f"ws://127.0.0.1:{port}/transcription/stream/trial-{seed}-{number}"
+            try:
+                said = await play(http, place, script, frame_ms, after_s=chance.random() * PHASE_S)
+            except aiohttp.WSServerHandshakeError:
+                refused += 1
+                return
+            told += sum(arrival.message["type"] == "degraded" for arrival in said.arrivals)
+            heard.add(judge(said))
+
+        await asyncio.gather(*(speak(number, script) for number, script in enumerate(scripts)))
+        after, ended = await look(aside), asyncio.get_running_loop().time()
+    return Trial(
+        sessions=len(scripts),
+        refused=refused,
+        heard=heard,
+        stall=spread(after.stalls_ms),
+        cores=round((after.cpu_s - before.cpu_s) / (ended - began), 2),
+        rss_mb=round(_mb(after), 1),
+        degraded=told,
+    )
+
+
+def _mb(seen: Look) -> float:
+    return seen.rss_kb / 1024
