@@ -16,7 +16,6 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_ADDRESSES = 16
 """Addresses of one name looked at; further ones are left out."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 class NotAllowed(OSError):
@@ -24,12 +23,12 @@ class NotAllowed(OSError):
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is one of the public internet, also the one an IPv6 address wraps."""
+    """Whether an address is one of the public internet; of one that wraps an IPv4 address, that one counts."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0].strip("[]"))
     except ValueError:
         return False
-    return all(_plain(inner) for inner in (address, *_wrapped(address)))
+    return all(_plain(one) for one in tuple(_wrapped(address)) or (address,))
 
 
 def _plain(address: Address) -> bool:
@@ -37,7 +36,7 @@ def _plain(address: Address) -> bool:
 
 
 def _wrapped(address: Address) -> Iterator[Address]:
-    """IPv4 addresses inside: mapped, 6to4, Teredo, NAT64 and the old compatible form."""
+    """IPv4 addresses inside: mapped, 6to4, Teredo, NAT64."""
     if isinstance(address, ipaddress.IPv4Address):
         return
     if address.ipv4_mapped is not None:
@@ -46,7 +45,7 @@ def _wrapped(address: Address) -> Iterator[Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if address in _NAT64 or address in _COMPATIBLE:
+    if address in _NAT64:
         yield ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
