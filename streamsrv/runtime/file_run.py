@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -23,6 +24,15 @@ from streamsrv.stores.base import Job, StreamKey
 
 NEVER_S = 1e9
 """A file is never idle: its decoder has deadlines of its own."""
+RECORD_S = 4.0
+"""Audio given between two waits for the recorder; with a piece more, less than what may wait for the disk."""
+
+
+class FileServices(Services, Protocol):
+    """What files need besides what all drivers need."""
+
+    async def recorded(self) -> None:
+        """Return when what was given to recordings until now is written."""
 
 
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,12 +52,16 @@ class Peer:
         self.failed: events.Failed | None = None
         self.given_up = 0
         """Segments the engine gave up; their audio was speech."""
+        self.warnings: dict[str, str] = {}
+        """By code, of which there are few."""
         self.over = asyncio.Event()
 
     def put(self, event: AnyEvent) -> None:
         match event:
             case events.Final(failed=failed):
                 self.given_up += failed
+            case events.Warned(code=code, message=message):
+                self.warnings[code] = message
             case events.Failed():
                 self.failed = event
 
@@ -68,7 +82,7 @@ class FileRun:
     """
 
     def __init__(
-        self, services: Services, engines: Engines, session: SessionSettings, longest_s: float, job: Job, path: Path
+        self, services: FileServices, engines: Engines, session: SessionSettings, longest_s: float, job: Job, path: Path
     ) -> None:
         self.duration_s: float | None = None
         """As the header claims."""
@@ -120,7 +134,7 @@ class FileRun:
     async def _hear(self, decoding: Decoding, driver: Driver, first: bytes) -> Heard:
         layout = AudioFormat.of(driver.machine.options)
         skipped = layout.samples(self.resume_at)
-        feed = _Feed(driver, self.peer, skip=skipped * layout.frame_bytes)
+        feed = _Feed(driver, self.peer, self._services, skip=skipped * layout.frame_bytes)
         failure: ClientFault | None = None
         try:
             await feed.take(first)
@@ -135,10 +149,18 @@ class FileRun:
         feed.check()
         heard_s = feed.taken / layout.bytes_per_second
         self._services.metrics.job_audio_seconds.inc(max(0.0, heard_s - self.resume_at / RATE_HZ))
-        warnings = tuple(WARNINGS[word] for word in decoding.warnings)
+        return Heard(audio_ms=round(heard_s * 1000), warnings=self._warnings(decoding), failure=failure)
+
+    def _warnings(self, decoding: Decoding) -> tuple[str, ...]:
+        asked, layout, usual = self._job.options, decoding.layout, Options()
+        warnings = [WARNINGS[word] for word in decoding.warnings]
+        if asked.channels not in (usual.channels, layout.channels):
+            warnings.append(f"channels={asked.channels} was asked for; the file has {layout.channels}")
+        if asked.sample_rate not in (usual.sample_rate, layout.rate_hz):
+            warnings.append(f"sample_rate={asked.sample_rate} was asked for; the file has {layout.rate_hz}")
         if self.peer.given_up:
-            warnings += (f"the engine gave {self.peer.given_up} segments up; their text is empty",)
-        return Heard(audio_ms=round(heard_s * 1000), warnings=warnings, failure=failure)
+            warnings.append(f"the engine gave {self.peer.given_up} segments up; their text is empty")
+        return (*warnings, *self.peer.warnings.values())
 
     # --- the stream -------------------------------------------------------------------------------------------------
 
@@ -197,22 +219,33 @@ class _Feed:
         skip: bytes at the beginning that are not wanted.
     """
 
-    def __init__(self, driver: Driver, peer: Peer, *, skip: int) -> None:
+    def __init__(self, driver: Driver, peer: Peer, services: FileServices, *, skip: int) -> None:
         self.taken = 0
         """Bytes decoded."""
         self._driver = driver
         self._peer = peer
+        self._services = services
         self._skip = skip
+        options = driver.machine.options
+        self._record_bytes = int(RECORD_S * AudioFormat.of(options).bytes_per_second) if options.record else 0
+        self._unrecorded = 0
 
     async def take(self, piece: bytes) -> None:
-        """Waits while the ring has no room."""
+        """Waits while the ring has no room, and for the recording, which would have gaps otherwise."""
         wanted = piece[max(0, self._skip - self.taken) :]
         self.taken += len(piece)
         self.check()
         if wanted:
             await self._driver.audio(wanted)
+            await self._recorded(len(wanted))
         else:
             await asyncio.sleep(0)
+
+    async def _recorded(self, size: int) -> None:
+        self._unrecorded += size
+        if 0 < self._record_bytes <= self._unrecorded:
+            self._unrecorded = 0
+            await self._services.recorded()
 
     def check(self) -> None:
         """See whether the session goes on, or has ended well.

@@ -22,9 +22,8 @@ from streamsrv.errors import (
 )
 from streamsrv.facts import RATE_HZ
 from streamsrv.runtime.decoders import Decoders
-from streamsrv.runtime.driver import Services
 from streamsrv.runtime.engines import Engines
-from streamsrv.runtime.file_run import FileRun, Heard
+from streamsrv.runtime.file_run import FileRun, FileServices, Heard
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.uploads import Uploads
 from streamsrv.stores.base import Job, JobError, JobState, StreamKey, StreamStats
@@ -49,7 +48,7 @@ log = telemetry.logger("jobs")
 class Means(NamedTuple):
     """What all jobs work with."""
 
-    services: Services
+    services: FileServices
     engines: Engines
     decoders: Decoders
     session: SessionSettings
@@ -140,7 +139,7 @@ class Work:
             state,
             audio_ms=heard.audio_ms,
             duration_ms=heard.audio_ms,
-            warnings=heard.warnings,
+            warnings=self.job.warnings + heard.warnings,
             error=None if heard.failure is None else _as_error(heard.failure),
         )
 

@@ -14,8 +14,8 @@ from streamsrv import telemetry
 from streamsrv.commands import Options
 from streamsrv.errors import Draining, Full, NotFound
 from streamsrv.runtime.decoders import Decoders
-from streamsrv.runtime.driver import Services
 from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.file_run import FileServices
 from streamsrv.runtime.job_work import Means, Progress, Work
 from streamsrv.runtime.settings import SessionSettings, UploadSettings
 from streamsrv.runtime.uploads import Spool, Uploads
@@ -44,7 +44,7 @@ class Jobs:
 
     def __init__(
         self,
-        services: Services,
+        services: FileServices,
         engines: Engines,
         decoders: Decoders,
         *,
@@ -129,14 +129,19 @@ class Jobs:
 
         Raises:
             BadRequest, UnsupportedLanguage: they cannot.
+            Forbidden: it shall be recorded, and this server makes no recordings.
         """
+        self._services.check(options)
         self._engines.check(self._engines.choose(options.engine), language=options.language)
 
-    async def add(self, interview: str, options: Options, spool: Spool, filename: str | None) -> Job:
+    async def add(
+        self, interview: str, options: Options, spool: Spool, filename: str | None, warnings: tuple[str, ...] = ()
+    ) -> Job:
         """Take a file, durably; it is heard when its turn comes.
 
         Args:
             spool: finished; it belongs to the job from now on.
+            warnings: sentences about the request, kept with the job.
 
         Raises:
             BadRequest, UnsupportedLanguage: the options cannot be served.
@@ -153,6 +158,7 @@ class Jobs:
             spooled=spool.name,
             filename=None if filename is None else filename[:MAX_FILENAME],
             size_bytes=spool.size,
+            warnings=warnings,
             created_ms=self._services.utc_ms(),
         )
         await self._services.store.keep_job(job)

@@ -206,7 +206,7 @@ class Recorder:
 
     async def kept(self, interview: str) -> tuple[Kept, ...]:
         """The recordings of an interview, by stream and channel; those that still run up to now."""
-        await self._written()
+        await self.written()
         return await asyncio.to_thread(_kept, self.folder(interview))
 
     async def whole(self, interview: str, stream: str, channel: int) -> Path | None:
@@ -215,7 +215,7 @@ class Recorder:
         Raises:
             StoreUnavailable: it cannot be made at the moment.
         """
-        await self._written()
+        await self.written()
         folder = self.folder(interview)
         async with self._files:
             try:
@@ -232,7 +232,7 @@ class Recorder:
         """Whether a session of this server still records the stream."""
         return any(key.stream == stream for key in self._open.values())
 
-    async def _written(self) -> None:
+    async def written(self) -> None:
         """What the thread was given is done."""
         await asyncio.get_running_loop().run_in_executor(self._thread, _nothing)
 

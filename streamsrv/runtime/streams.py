@@ -51,6 +51,7 @@ class Services:
         self.recorder = recorder
         self.check = recorder.check
         self.record = recorder.begin
+        self.recorded = recorder.written
 
     def now(self) -> float:
         return time.monotonic()

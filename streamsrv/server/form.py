@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from difflib import get_close_matches
 from typing import TypeAlias, TypeVar
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
@@ -21,6 +22,10 @@ UNKNOWN_BYTES = 65_536
 OVERHEAD_BYTES = 1_048_576
 """What a form may have besides its file."""
 READ_BYTES = 65_536
+SHOWN = 40
+"""Characters of an unknown name that are looked at, and told."""
+LIKENESS = 0.75
+"""From here on (0 to 1) an unknown name is a known one mistyped: refused, since its value would be missed."""
 
 T = TypeVar("T")
 Take: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -54,6 +59,8 @@ class Form:
         self.filename: str | None = None
         """As the client says: may be anything."""
         self.has_file = False
+        self.ignored: list[str] = []
+        """Parts nobody knows, as far as their names can be shown; at most ``MAX_PARTS``."""
         self._request = request
         self._pace = pace
         self._fields = fields
@@ -92,6 +99,7 @@ class Form:
         if part.name == self._file:
             return await self._read_file(part)
         if part.name not in self._fields:
+            self.ignored.append(unknown("part", part.name or "", (*self._fields, self._file)))
             await self._read_small(part, UNKNOWN_BYTES)
             return
         if part.name in self.values:
@@ -133,6 +141,24 @@ class Form:
             raise BadRequest(_BROKEN, hint=_HINT) from error
         except (ClientError, ConnectionError) as error:  # the client left in mid-body
             raise BadRequest("the body ended before the form did", hint=_HINT) from error
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The name of something nobody knows, made fit to be shown.
+
+    Raises:
+        BadRequest: it is nearly one that is known, and surely was meant to be.
+    """
+    shown = "".join(c for c in name[:SHOWN] if c.isprintable())
+    plain = {_plainly(one): one for one in known}
+    if near := get_close_matches(_plainly(shown), plain, n=1, cutoff=LIKENESS):
+        raise BadRequest(f"there is no {what} '{shown}'", hint=f"did you mean '{plain[near[0]]}'?")
+    return shown
+
+
+def _plainly(name: str) -> str:
+    """A name without what people remember wrongly."""
+    return name.lower().replace("_", "").replace("-", "")
 
 
 def _text(value: bytes, name: str) -> str:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 
+import msgspec
 from aiohttp import HttpVersion11, hdrs, web
 
 from streamsrv.commands import Options
-from streamsrv.dialects.native import merge_options
+from streamsrv.dialects.native import MAX_NAMED, merge_options
 from streamsrv.errors import BadRequest, NotFound
 from streamsrv.runtime.job_work import Progress
 from streamsrv.runtime.jobs import Jobs
 from streamsrv.runtime.settings import UploadSettings
 from streamsrv.runtime.uploads import Spool
 from streamsrv.server.answers import METRICS, answer, plain_refusal
-from streamsrv.server.form import Form
+from streamsrv.server.form import Form, unknown
 from streamsrv.server.jobs import JOBS, job_body, job_path
 from streamsrv.server.names import check_interview
 from streamsrv.server.pace import Pace
 from streamsrv.server.transcripts import STORE
 from streamsrv.stores.base import Job
-from streamsrv.stores.transcript import document, to_json
+from streamsrv.stores.transcript import document
 
 UPLOAD = web.AppKey("upload", UploadSettings)
 
@@ -31,7 +32,8 @@ MOST_WAIT_S = 600.0
 RESERVE_BYTES = 64 * 1_048_576
 """Room an upload must leave for transcripts."""
 MEBIBYTE = 1_048_576
-OPTIONS = frozenset({"language", "engine", "speaker", "multichannel"})
+OPTIONS = frozenset(Options.__struct_fields__) - {"encoding", "interim"}
+"""Those of a stream, but for two that mean nothing for a file."""
 FIELDS = OPTIONS | {"interviewId"}
 
 
@@ -41,15 +43,15 @@ async def no_hurry(request: web.Request) -> None:
 
 async def upload(request: web.Request) -> web.Response:
     """Take a file; answer with the transcript when it is there in time, else with where to look."""
-    wait_s = _wait_s(request)
+    wait_s, ignored = _wait_s(request), _query(request)
     jobs = request.app[JOBS]
     with jobs.receive():
-        job = await _receive(request, jobs)
+        job = await _receive(request, jobs, ignored)
     progress = await jobs.wait(job.id, wait_s)
     return await _answer(request, progress)
 
 
-async def _receive(request: web.Request, jobs: Jobs) -> Job:
+async def _receive(request: web.Request, jobs: Jobs, ignored: list[str]) -> Job:
     settings = request.app[UPLOAD]
     spool = jobs.uploads.spool()
     try:
@@ -62,7 +64,8 @@ async def _receive(request: web.Request, jobs: Jobs) -> Job:
         jobs.check(options)
         await spool.finish()
         request.app[METRICS].upload_bytes.inc(spool.size)
-        return await jobs.add(interview, options, spool, _inert(form.filename))
+        warnings = _warnings(form, ignored)
+        return await jobs.add(interview, options, spool, _inert(form.filename), warnings)
     except BaseException:
         await spool.discard()
         raise
@@ -89,6 +92,28 @@ def _asked(form: Form) -> tuple[str, Options]:
     return interview, options
 
 
+def _query(request: web.Request) -> list[str]:
+    """Names in the query that nobody knows.
+
+    Raises:
+        BadRequest: one belongs elsewhere, or is mistyped.
+    """
+    for name in request.query:
+        if name in FIELDS:
+            raise BadRequest(f"'{name}' is a part of the form, not of the query", hint=f"use -F {name}=...")
+    return [unknown("option", name, ("wait", *FIELDS)) for name in request.query if name != "wait"]
+
+
+def _warnings(form: Form, query: list[str]) -> tuple[str, ...]:
+    """What of a request had no effect."""
+    told = (("parts of the form", form.ignored), ("options of the query", query))
+    return tuple(
+        f"{what} that mean nothing here, ignored: {', '.join(repr(name) for name in names[:MAX_NAMED])}"
+        for what, names in told
+        if names
+    )
+
+
 def _wait_s(request: web.Request) -> float:
     text = request.query.get("wait", str(WAIT_S))
     try:
@@ -112,7 +137,7 @@ async def _answer(request: web.Request, progress: Progress) -> web.Response:
     headers: dict[str, str] = {hdrs.LOCATION: job_path(job.id)}
     match job.state:
         case "done":
-            text = await _transcript(request, job.interview)
+            text = await _transcript(request, job)
             return web.Response(text=text, content_type="application/json", charset="utf-8", headers=headers)
         case "failed" if job.error is not None:
             error = job.error
@@ -127,11 +152,16 @@ async def _answer(request: web.Request, progress: Progress) -> web.Response:
             return answer(job_body(progress), status=202, headers=headers)
 
 
-async def _transcript(request: web.Request, interview: str) -> str:
-    """The interview's document, as ``GET`` gives it."""
+async def _transcript(request: web.Request, job: Job) -> str:
+    """The interview's document, as ``GET`` gives it, and what is to be said about this file."""
     store = request.app[STORE]
-    found = await store.interview(interview)
+    found = await store.interview(job.interview)
     if found is None:
         raise NotFound("the interview was deleted meanwhile")
-    streams, finals = await store.streams(interview), await store.finals(interview)
-    return await asyncio.to_thread(lambda: to_json(document(found, streams, finals)))
+    streams, finals = await store.streams(job.interview), await store.finals(job.interview)
+
+    def made() -> str:
+        told = msgspec.structs.asdict(document(found, streams, finals))
+        return msgspec.json.encode(told | {"warnings": job.warnings}).decode()
+
+    return await asyncio.to_thread(made)

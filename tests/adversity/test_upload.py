@@ -237,8 +237,10 @@ async def test_row_31_bodies_without_a_boundary_are_refused(here: Hold, kind: st
 
 
 async def test_row_31_unknown_parts_harm_nothing(here: Hold) -> None:
-    body = part("hello", b"you") + part("file2", bytes(60_000), filename="x") + GOOD + WHO + END
+    body = part("hello", b"you") + part("attachment", bytes(60_000), filename="x") + GOOD + WHO + END
     assert (await here.post(body)).status == 200
+    second = await here.post(part("file2", bytes(60_000), filename="x") + GOOD + WHO + END)
+    assert second.status == 400, "whoever sends a second file means it to be heard"
 
 
 # --- row 32 ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from streamsrv.runtime.settings import SessionSettings, UploadSettings
+from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, UploadSettings
 from streamsrv.server.jobs import JOBS
 from tests.support.engines import CountingEngine
 from tests.support.recordings import encoded, interleaved, wav, webm
@@ -76,9 +76,10 @@ async def desk(
     engine: CountingEngine | None = None,
     upload: UploadSettings | None = None,
     session: SessionSettings | None = None,
+    archive: ArchiveSettings | None = None,
 ) -> AsyncIterator[Desk]:
     async with (
-        running(folder, engine=engine, upload=upload, session=session) as server,
+        running(folder, engine=engine, upload=upload, session=session, archive=archive) as server,
         aiohttp.ClientSession() as http,
     ):
         yield Desk(server, http, folder)
@@ -111,6 +112,7 @@ async def test_a_file_is_answered_with_its_transcript(here: Desk) -> None:
     status, body, location = await here.send(wav(TALK))
     assert status == 200, body
     assert [line["text"].split()[-1] for line in body["segments"]] == ["w3", "w4"], body
+    assert body.pop("warnings") == []
     assert (await here.ask("/transcription/talk"))[1] == body, "the same document as GET gives"
     assert location is not None
     job = (await here.ask(location))[1]
@@ -359,7 +361,8 @@ async def test_a_lying_length_is_heard_as_far_as_it_goes_and_warned_of(here: Des
     status, body, location = await here.send(whole[: 44 + len(TALK)])
     assert status == 200, body
     assert len(body["segments"]) == 2
-    assert "before its header says" in (await here.ask(location or ""))[1]["warnings"][0]
+    assert "before its header says" in body["warnings"][0]
+    assert (await here.ask(location or ""))[1]["warnings"] == body["warnings"]
 
 
 async def test_a_language_the_engine_does_not_know_is_refused_before_anything_is_kept(here: Desk) -> None:

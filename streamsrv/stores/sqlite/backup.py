@@ -91,7 +91,7 @@ def _unpack(archive: Path, data_dir: Path) -> int:
             raise SetupError(f"{archive} is no backup of streamsrv", hint="make one with 'streamsrv backup'")
         unpacked = Path(folder)
         for member in members:
-            _extract(tar, member, unpacked / member.name)
+            _extract(tar, member, unpacked)
         _check_database(unpacked / DATABASE_NAME)
         for name in FOLDERS:
             if (unpacked / name).exists():
@@ -100,9 +100,11 @@ def _unpack(archive: Path, data_dir: Path) -> int:
     return len(members)
 
 
-def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    """Only the bytes: owners, modes and times of an archive are somebody else's."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
+    """Only the bytes: owners, modes and times of an archive are somebody else's; ours are 0700 and 0600."""
+    target = root / member.name
+    for folder in (*reversed(target.relative_to(root).parents), Path()):
+        (root / folder).mkdir(mode=0o700, exist_ok=True)  # ``parents=True`` would give those between the usual mode
     source = tar.extractfile(member)
     if source is None:
         raise tarfile.ReadError("a member is no file")
