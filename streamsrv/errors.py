@@ -13,6 +13,7 @@ Messages name the input, the limit and the remedy, and never contain what people
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -36,6 +37,8 @@ class StreamsrvError(Exception):
         self.message = message
         self.hint = self.default_hint if hint is None else hint
         self.retry_after_s = retry_after_s
+        self.more: Mapping[str, object] = {}
+        """What an HTTP answer says beside the error."""
 
 
 class ClientFault(StreamsrvError):
@@ -158,7 +161,7 @@ class StreamEnded(ClientFault):
 
     code = "stream_ended"
     http_status = 410
-    default_hint = "connect without 'resume' to begin a new stream"
+    default_hint = "'ended' tells how far it was heard; connect without 'resume' to begin a new stream"
 
 
 class UpgradeRequired(ClientFault):

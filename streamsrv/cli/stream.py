@@ -8,6 +8,8 @@ from pathlib import Path
 from streamsrv.cli.complaints import USAGE, complain
 from streamsrv.errors import SetupError
 
+URL = "ws://localhost:3004"
+"""Where a server listens that nothing was said to."""
 _DESCRIPTION = """\
 Send a recording or your voice to a server and read the words while they are spoken: stable words plain, words that may
 still change dim. Without a terminal only final words are printed, one phrase a line. A lost connection comes back by
@@ -34,7 +36,12 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     flag = verb.add_argument
     flag("source", metavar="FILE|mic|-", help="a WAV, FLAC, OGG or MP3 file; the microphone; or raw pcm_s16le on stdin")
-    flag("--url", default="ws://localhost:3004", metavar="URL", help="of the server (%(default)s)")
+    flag(
+        "--url",
+        action="append",
+        metavar="URL",
+        help=f"of the server ({URL}); given again: another one that shares its store, asked when this one is away",
+    )
     flag("--interview", metavar="ID", help="interview the words belong to (a new one, named by the time)")
     flag("--speaker", metavar="NAME", help="label kept with the words")
     flag("--language", metavar="TAG", help="language spoken, such as en-US (the engine's)")
@@ -68,7 +75,7 @@ def run(chosen: argparse.Namespace) -> int:
     plan = Talk(
         source=source,
         options=options,
-        url=chosen.url,
+        urls=tuple(chosen.url or (URL,)),
         interview=chosen.interview or _new_interview(),
         api_key=_api_key(chosen.api_key_file),
         realtime=chosen.realtime,

@@ -27,7 +27,7 @@ class Talk:
 
     source: Source
     options: Options
-    url: str
+    urls: tuple[str, ...]
     interview: str
     api_key: str | None
     realtime: bool
@@ -37,7 +37,7 @@ class Talk:
     @property
     def transcript(self) -> str:
         """Where the words can be read afterwards."""
-        base = self.url.rstrip("/")
+        base = self.urls[0].rstrip("/")
         web = base.replace("ws", "http", 1) if base.startswith("ws") else base
         return f"{web}/transcription/{self.interview}"
 
@@ -52,7 +52,7 @@ def talk(plan: Talk) -> int:
 
 
 async def _talk(plan: Talk) -> int:
-    stream = Transcription(plan.url, plan.interview, plan.options, api_key=plan.api_key, give_up_s=plan.give_up_s)
+    stream = Transcription(plan.urls, plan.interview, plan.options, api_key=plan.api_key, give_up_s=plan.give_up_s)
     stop = _on_interrupt()
     begun = False
     try:

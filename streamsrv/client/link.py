@@ -20,8 +20,8 @@ CLOSE_S = 2.0
 """How long the server's close frame is waited for."""
 MOST_MESSAGE_BYTES = 67_108_864
 """Largest message taken from a server: ``ready`` of a long stream holds all its finals.  A larger one is a cut."""
-MOST_REFUSAL_BYTES = 65_536
-"""As much of a refusal's body is read; the rest is left."""
+MOST_REFUSAL_BYTES = 16_777_216
+"""As much of a refusal's body is read; the rest is left.  That of a stream that ended holds its newest finals."""
 AUDIO_BYTES = 32_768
 """Largest audio message sent: a second at 16 kHz, far below every server's limit."""
 
@@ -185,8 +185,10 @@ async def _refuse(response: aiohttp.ClientResponse) -> None:
     """Read why the upgrade was refused; aiohttp by itself would tell the status alone."""
     if response.status == 101:
         return
-    body = await response.content.read(MOST_REFUSAL_BYTES)
-    answer: Refused = refused(response.status, body, response.headers.get("Retry-After"))
+    body = bytearray()
+    while len(body) < MOST_REFUSAL_BYTES and (piece := await response.content.read(MOST_REFUSAL_BYTES - len(body))):
+        body += piece
+    answer: Refused = refused(response.status, bytes(body), response.headers.get("Retry-After"))
     raise answer
 
 

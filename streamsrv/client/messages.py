@@ -184,6 +184,18 @@ class Closed(Message, frozen=True, kw_only=True, tag="closed"):
     finals: int = 0
 
 
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
+    """How a stream ended that is asked for too late."""
+
+    samples: int | None = None
+    """Length of its audio; ``None``: not known."""
+    audio_ms: int | None = None
+    count: int = 0
+    """Finals it has."""
+    finals: tuple[Final, ...] = ()
+    """The newest of them."""
+
+
 class Unknown(Message, frozen=True, kw_only=True, tag="unknown"):
     """A message of a newer server."""
 

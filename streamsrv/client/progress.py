@@ -53,7 +53,7 @@ class Stored:
         match event:
             case SpeechStarted():
                 self._speaking.setdefault(event.channel, event.at_ms)
-            case Final() if event.channel in self._speaking:
+            case Final(durable="store") if event.channel in self._speaking:  # in a spool it may be replaced yet
                 self._speaking[event.channel] = max(self._speaking[event.channel], event.stop_ms)
             case UtteranceEnd():
                 self._speaking.pop(event.channel, None)

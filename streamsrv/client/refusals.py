@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from streamsrv.client.messages import Failed
+from streamsrv.client.messages import Ended, Failed
 from streamsrv.errors import ClientFault, ServerFault, StreamsrvError
 
 FINAL_CLOSES = frozenset({4409, 4413})
@@ -25,15 +25,18 @@ class Refused(StreamsrvError):
         hint: str = "",
         retryable: bool = False,
         retry_after_s: float | None = None,
+        ended: Ended | None = None,
     ) -> None:
         """
         Args:
             message: what the server said.
             status: the HTTP status, or the WebSocket close code (1000 and above).
             code: the server's word for programs, such as ``stream_ended`` or ``superseded``.
+            ended: how the stream ended that was to be resumed.
         """
         super().__init__(message, hint=hint, retry_after_s=retry_after_s)
         self.status = status
+        self.ended = ended
         self.code = code  # type: ignore[misc]  # a constant of every other error, the server's word here
         self.retryable = retryable  # type: ignore[misc]
 
@@ -118,6 +121,7 @@ class _Error(msgspec.Struct, frozen=True):
 
 class _Body(msgspec.Struct, frozen=True):
     error: _Error
+    ended: Ended | None = None
 
 
 def refused(status: int, body: bytes, retry_after: str | None) -> Refused:
@@ -129,9 +133,10 @@ def refused(status: int, body: bytes, retry_after: str | None) -> Refused:
         retry_after: that header, in seconds; its date form is not taken.
     """
     try:
-        error = msgspec.json.decode(body, type=_Body).error
+        told = msgspec.json.decode(body, type=_Body)
     except (msgspec.DecodeError, UnicodeError):
-        error = _Error(hint="" if status >= 400 else "check that the URL names a streamsrv server")
+        told = _Body(_Error(hint="" if status >= 400 else "check that the URL names a streamsrv server"))
+    error = told.error
     later = status >= 500 or status in LATER_STATUSES
     return Refused(
         error.message or f"the server answered with HTTP status {status}",
@@ -140,4 +145,5 @@ def refused(status: int, body: bytes, retry_after: str | None) -> Refused:
         hint=error.hint,
         retryable=later if error.retryable is None else error.retryable,
         retry_after_s=float(retry_after) if retry_after and retry_after.isdecimal() else None,
+        ended=told.ended,
     )

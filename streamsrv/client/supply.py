@@ -20,6 +20,8 @@ MARGIN_S = 1.0
 LENT_MARGIN_S = 5.0
 """Kept behind the last stored final when audio is let go without an ack: with less in front of it, a resumed detector
 may place its first boundary elsewhere."""
+SLACK_S = 0.005
+"""The server counts at a rate of its own; and a piece of a sample at the end is no sample."""
 MOST_FLUSHES = 64
 """Flushes that wait for their ack; when there are so many, one more must wait for the oldest."""
 
@@ -88,6 +90,11 @@ class Supply:
             self.finish_sent = True
             return "finish"
         return None
+
+    def heard_all(self, samples: int) -> bool:
+        """Whether a stream that ended after so many samples holds all that was given, and no more is to come."""
+        slack = self._bytes(SLACK_S)
+        return self.finishing and samples * self._frame + slack >= self._backlog.stop
 
     def acknowledge(self, ack: Ack) -> bool:
         """Note an ack; whether it moved forward."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,7 @@ from streamsrv.client.clock import SystemTime, Time
 from streamsrv.client.inbox import Inbox
 from streamsrv.client.link import AUDIO_BYTES, BROKEN, Link, open_link
 from streamsrv.client.messages import Ack, AnyMessage, Closed, Final, Ready, Reconnecting
+from streamsrv.client.nodes import Nodes
 from streamsrv.client.pauses import Pauses
 from streamsrv.client.progress import Delivered
 from streamsrv.client.refusals import Cut, GaveUp, Misused, Refused, Unreachable
@@ -52,6 +53,7 @@ class Transcription:
 
     Args:
         url: of the server, ``ws://``, ``wss://``, ``http://`` or ``https://``, with a path prefix where there is one.
+            Or several, which share a store: the next one is asked when one goes away, is full or does not answer.
         interview: whose transcript it becomes part of.
         options: encoding, rate, channels, language and so on; what is at its default is left to the server.
         api_key: for servers that want one.
@@ -68,7 +70,7 @@ class Transcription:
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         interview: str,
         options: Options = Options(),  # noqa: B008 - frozen
         *,
@@ -80,7 +82,8 @@ class Transcription:
     ) -> None:
         if backlog_s < LEAST_BACKLOG_S:
             raise Misused(f"backlog_s is {backlog_s:g}", hint=f"give at least {LEAST_BACKLOG_S:g} s")
-        self._base, self._options = stream_url(url, interview), options
+        self._nodes = Nodes([stream_url(one, interview) for one in ((url,) if isinstance(url, str) else url)])
+        self._options = options
         self._api_key, self._give_up_s = api_key, give_up_s
         self._time = time or SystemTime()
         self._supply = Supply(options, backlog_s)
@@ -97,13 +100,20 @@ class Transcription:
     # --- what a speaker does ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        try:
-            link = await open_link(self._url(), self._api_key, self._time)
-        except Cut as cut:
-            raise cut.as_refused() from None
-        self._link = link
+        self._link = link = await self._begin()
         self._task = asyncio.create_task(self._live(link))
         return self
+
+    async def _begin(self) -> Link:
+        """The first connection: each server is asked once."""
+        while True:
+            try:
+                return await open_link(self._url(), self._api_key, self._time)
+            except Cut as cut:
+                raise cut.as_refused() from None
+            except (Unreachable, Refused) as failure:
+                if not failure.retryable or not self._nodes.turn():
+                    raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -190,7 +200,10 @@ class Transcription:
     async def _live(self, link: Link) -> None:
         try:
             while (cut := await self._serve(link)) is not None:
-                link = await self._come_back(cut)
+                back = await self._come_back(cut, going=link.leave_at is not None)
+                if back is None:
+                    return
+                link = back
         except Exception as error:
             # Whatever it is belongs to whoever uses the stream; there is nobody else to tell.
             self._error = error
@@ -205,6 +218,7 @@ class Transcription:
     async def _serve(self, link: Link) -> Cut | None:
         """Use one connection to its end; ``None`` when that was the stream's end too."""
         self._link = link
+        self._nodes.works()
         helpers: list[asyncio.Task[None]] = []
         try:
             self._supply.begin(link.ready)
@@ -274,11 +288,11 @@ class Transcription:
             self._works()
             await self._inbox.put(final)
 
-    async def _come_back(self, cut: Cut) -> Link:
-        """Try until there is a connection again."""
+    async def _come_back(self, cut: Cut, *, going: bool) -> Link | None:
+        """Try until there is a connection again; ``None`` when the stream has ended well meanwhile."""
         if self._lost_at is None:
             self._lost_at = self._time.now()
-        why, at_least_s = cut.why, cut.retry_after_s
+        why, at_least_s = cut.why, 0.0 if self._nodes.lost(cut, going=going) else cut.retry_after_s
         while True:
             await self._pause(why, at_least_s)
             try:
@@ -291,8 +305,27 @@ class Transcription:
                 why, at_least_s = failure.message, 0.0
             except Refused as failure:
                 if not failure.retryable:
-                    raise
+                    await self._late(failure)
+                    return None
                 why, at_least_s = failure.message, failure.retry_after_s or 0.0
+            if self._nodes.turn():  # what one server asks for does not hold for the next
+                at_least_s = 0.0
+
+    async def _late(self, failure: Refused) -> None:
+        """The stream has ended while the connection was away: well, when ``finish`` was heard and all before it.
+
+        Raises:
+            Refused: it did not, or that is not known; the finals it has were delivered.
+        """
+        ended, ready = failure.ended, self.ready
+        if ended is None or ready is None:
+            raise failure
+        for final in ended.finals:
+            await self._deliver(msgspec.structs.replace(final, stream=ready.stream))
+        if ended.samples is None or not self._supply.heard_all(ended.samples):
+            raise failure
+        self._closed = Closed(stream=ready.stream, audio_ms=ended.audio_ms or 0, finals=ended.count)
+        await self._inbox.put(self._closed)
 
     async def _pause(self, why: str, at_least_s: float) -> None:
         pause_s = self._pauses.next_s(at_least_s)
@@ -340,8 +373,8 @@ class Transcription:
 
     def _url(self) -> URL:
         if self._link is not None:
-            return self._base.with_query(resume=self._link.ready.resume_token)
-        return self._base.with_query(query(self._options))
+            return self._nodes.url.with_query(resume=self._link.ready.resume_token)
+        return self._nodes.url.with_query(query(self._options))
 
 
 async def _guarded(link: Link, work: Callable[[Link], Coroutine[object, object, None]]) -> None:

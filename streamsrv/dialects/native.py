@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import msgspec
@@ -104,7 +104,7 @@ class NativeDialect:
 
     def samples(self, position: Position) -> int:
         """Client samples before ``position``, rounded up; exact at restart points."""
-        return -(-position * self._options.sample_rate // RATE_HZ)
+        return client_samples(position, self._options)
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -200,6 +200,27 @@ _WORDS: Mapping[type[AnyEvent], Callable[[NativeDialect, Any], tuple[str, Json]]
     events.Failed: NativeDialect.error,
     events.Closed: NativeDialect.closed,
 }
+
+
+def client_samples(position: Position, options: Options) -> int:
+    """Client samples before ``position``, rounded up."""
+    return -(-position * options.sample_rate // RATE_HZ)
+
+
+def ended_body(options: Options, position: Position | None, count: int, newest: Iterable[events.Final]) -> Json:
+    """What is told to who comes too late for a resume.
+
+    Args:
+        position: where the audio ended; ``None``: not known.
+        count: how many finals the stream has.
+        newest: of these, oldest first.
+    """
+    return {
+        "samples": None if position is None else client_samples(position, options),
+        "audio_ms": None if position is None else ms(position),
+        "count": count,
+        "finals": [final_body(final) for final in newest],
+    }
 
 
 def ms(position: Position) -> int:

@@ -392,6 +392,7 @@ class Driver:
     def _stats(self) -> StreamStats:
         tracks = range(self.machine.options.tracks)
         return StreamStats(
+            position=self._front.position,
             silence_ms=tuple(self._front.silence_ms(channel) for channel in tracks),
             loudest_discarded_dbfs=tuple(self._front.loudest_discarded_dbfs(channel) for channel in tracks),
         )

@@ -99,7 +99,7 @@ class Keeper:
         self._pages = 0
         self._batch: list[_Waiting] = []
         """On its way into the spool."""
-        self._written = 0
+        self._written = self._failed = 0
         self._moved = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -134,11 +134,13 @@ class Keeper:
         Raises:
             StoreUnavailable: the store did not take it in time.
         """
-        wanted = self._written + len(self._jobs)
+        wanted, failed = self._written + len(self._jobs), self._failed
         self._hurry.set()
         try:
             async with asyncio.timeout(within_s):
                 while self._page is not None and self._written < wanted:
+                    if self._failed > failed + 1:  # the attempt under way when we came does not count
+                        raise TimeoutError
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
@@ -173,6 +175,8 @@ class Keeper:
             except NotFound:  # the interview was deleted
                 return Outdated()
             except StoreUnavailable as error:
+                self._failed += 1
+                self._moved.set()
                 self._lose(error)
                 await self._pause(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
                 failures += 1

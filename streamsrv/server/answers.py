@@ -45,7 +45,7 @@ def refusal(error: StreamsrvError) -> web.Response:
     if error.http_status == 426:
         headers[hdrs.UPGRADE] = "websocket"
         headers[hdrs.SEC_WEBSOCKET_VERSION] = "13"
-    return answer({"error": body}, status=error.http_status, headers=headers)
+    return answer({"error": body, **error.more}, status=error.http_status, headers=headers)
 
 
 def plain_refusal(status: int, code: str, message: str, hint: str = "") -> web.Response:

@@ -12,9 +12,17 @@ from streamsrv import commands, events, telemetry
 from streamsrv.audio.mistakes import Look
 from streamsrv.commands import Options
 from streamsrv.dialects.base import Dialect
-from streamsrv.dialects.native import BINARY_BYTES, TEXT_BYTES, Greeting, NativeDialect, merge_options, unknown_options
+from streamsrv.dialects.native import (
+    BINARY_BYTES,
+    TEXT_BYTES,
+    Greeting,
+    NativeDialect,
+    ended_body,
+    merge_options,
+    unknown_options,
+)
 from streamsrv.engines.base import About
-from streamsrv.errors import BadRequest, ClientFault, Flood, ServerFault, StreamsrvError, WrongMessageKind
+from streamsrv.errors import BadRequest, ClientFault, Flood, ServerFault, StreamEnded, StreamsrvError, WrongMessageKind
 from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.streams import Streams
@@ -27,7 +35,9 @@ from streamsrv.server.names import interview_of
 from streamsrv.server.shares import SHARES
 from streamsrv.server.socket import Socket, check_upgrade
 from streamsrv.server.speaker import Speaker
+from streamsrv.server.transcripts import STORE
 from streamsrv.server.viewer import watch
+from streamsrv.session.machine import MAX_READY_FINALS
 
 STREAMS = web.AppKey("streams", Streams)
 SESSION = web.AppKey("session", SessionSettings)
@@ -64,7 +74,7 @@ async def _serve(
     if token is None:
         driver, token = await streams.begin(interview, options)
     else:
-        driver = await streams.resume(interview, token)
+        driver = await _resumed(request, interview, token)
     socket = Socket()
     try:
         await socket.prepare(request)
@@ -76,6 +86,19 @@ async def _serve(
     dialect = NativeDialect(_greeting(request, driver, token), driver.machine.options)
     await _talk(request, socket, dialect, driver, unknown)
     return socket
+
+
+async def _resumed(request: web.Request, interview: str, token: str) -> Driver:
+    """Take the stream over; who comes after its end learns how it ended, from the answer that refuses it."""
+    try:
+        return await request.app[STREAMS].resume(interview, token)
+    except StreamEnded as error:  # the token was the right one
+        store, name = request.app[STORE], token.partition(".")[0]
+        (stream,) = [one for one in await store.streams(interview) if one.id == name]
+        finals = [kept.final for kept in await store.finals(interview) if kept.stream == name]
+        newest = sorted(finals, key=lambda final: final.stop)[-MAX_READY_FINALS:]
+        error.more = {"ended": ended_body(stream.options, stream.position, len(finals), newest)}
+        raise
 
 
 def _asked(request: web.Request) -> tuple[Options, str | None, list[str]]:

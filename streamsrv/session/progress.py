@@ -52,13 +52,16 @@ class Progress:
 
     def due(self, now: float) -> list[AnyEffect]:
         """Once a second: store what may be acknowledged, or say that nothing moved."""
-        if self._noting or now < self._acked_at + self._settings.ack_every_s:
+        if now < self._acked_at + self._settings.ack_every_s:
             return []
+        if self._noting:  # the store lets us wait; the peer hears that nothing moved
+            return self._ack(now)
         for channel in self._channels:
             channel.acknowledge()
         if all(channel.safe == channel.noted for channel in self._channels):
             return self._ack(now)
         self._noting = True
+        self._acked_at = now
         return [Note(restarts=tuple(channel.safe for channel in self._channels))]
 
     def noted(self, restarts: Sequence[Position], now: float) -> list[AnyEffect]:

@@ -72,6 +72,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Per channel: the acknowledged restart point."""
     started_ms: int
     ended_ms: int | None = None
+    position: Position | None = None
+    """Where its audio ended; unknown when the session that heard it could not say."""
     silence_ms: tuple[int, ...] = ()
     """Per channel, when ended: audio outside all segments."""
     loudest_discarded_dbfs: tuple[float, ...] = ()
@@ -126,6 +128,7 @@ class ListPlace(msgspec.Struct, frozen=True):
 
 
 class StreamStats(msgspec.Struct, frozen=True, kw_only=True):
+    position: Position | None = None
     silence_ms: tuple[int, ...] = ()
     loudest_discarded_dbfs: tuple[float, ...] = ()
 

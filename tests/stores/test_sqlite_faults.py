@@ -7,9 +7,8 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -66,18 +65,6 @@ async def _kept(data_dir: Path) -> list[int]:
 
 
 # --- full disks ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one megabyte."""
-    where = tmp_path / "disk"
-    where.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(where)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("may not mount here")
-    yield where
-    subprocess.run(["umount", str(where)], check=True)
 
 
 async def test_a_full_disk_acknowledges_nothing_and_is_survived(small_disk: Path) -> None:

@@ -52,6 +52,8 @@ class Served:
         self.lines: list[dict[str, Any]] = []
         """Its log so far."""
         self.process: asyncio.subprocess.Process
+        self.module: tuple[str, ...] = ("tests.support.real_server",)
+        """What it runs, and its first flags."""
         self._prefix, self._python = prefix, python
         self._environment = environment
         self._reading: asyncio.Task[None]
@@ -74,7 +76,7 @@ class Served:
             sys.executable,
             *self._python,
             "-m",
-            "tests.support.real_server",
+            *self.module,
             *flags,
             cwd=ROOT,
             env={**os.environ, **self._environment},

@@ -24,6 +24,7 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """How a stream ended."""
 
     now_ms: int
+    position: Position | None = None
     silence_ms: tuple[int, ...] = ()
     loudest_discarded_dbfs: tuple[float | None, ...] = ()
     """``None``: minus infinity, which JSON cannot say."""
@@ -31,12 +32,12 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, stats: StreamStats, now_ms: int) -> End:
         loudest = tuple(level if math.isfinite(level) else None for level in stats.loudest_discarded_dbfs)
-        return cls(now_ms=now_ms, silence_ms=stats.silence_ms, loudest_discarded_dbfs=loudest)
+        return cls(now_ms=now_ms, position=stats.position, silence_ms=stats.silence_ms, loudest_discarded_dbfs=loudest)
 
     @property
     def stats(self) -> StreamStats:
         loudest = tuple(-math.inf if level is None else level for level in self.loudest_discarded_dbfs)
-        return StreamStats(silence_ms=self.silence_ms, loudest_discarded_dbfs=loudest)
+        return StreamStats(position=self.position, silence_ms=self.silence_ms, loudest_discarded_dbfs=loudest)
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

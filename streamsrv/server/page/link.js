@@ -5,7 +5,7 @@
 // Each final is told once. After `ended`, `key` and `error` nothing more comes.
 
 import { Backlog } from "./backlog.js";
-import { address, hasEnded, streamPath, whyRefused } from "./transcripts.js";
+import { address, ending, streamPath, whyRefused } from "./transcripts.js";
 
 const KEEP_S = 60; // audio kept until acknowledged; when full, append() takes nothing and the giver must wait
 const MARGIN_S = 1; // kept behind the newest ack: the server may ask for up to 0.6 s before it
@@ -145,18 +145,20 @@ export class Link {
       this.#end("key", { message });
     } else if (why.status === 400 || why.status === 403) {
       this.#end("error", why);
-    } else if (this.#token && why.status && (await hasEnded(this.interview, this.#stream, this.key))) {
-      this.#lateEnd();
-    } else if (!this.#over) {
-      this.#again(0, why);
+    } else {
+      const ended = this.#token && why.status ? await ending(this.interview, this.#stream, this.key) : null;
+      if (this.#over) return;
+      if (ended) this.#lateEnd(ended);
+      else this.#again(0, why);
     }
   }
 
-  // The stream ended while the connection was away.
-  #lateEnd() {
-    const missing = (this.#backlog.stop - Math.max(this.#acked, this.#lentTo)) / this.rate;
-    if (this.#over) return;
-    if (this.#finishSent || missing < 1) this.#end("ended");
+  // The stream ended while the connection was away: well, when all that was given was heard.
+  #lateEnd({ audioMs, segments }) {
+    for (const segment of segments) this.#final(segment);
+    const heard = audioMs === null ? Math.max(this.#acked, this.#lentTo) / this.rate : audioMs / 1000;
+    const missing = this.seconds - heard;
+    if (missing < (audioMs === null ? 1 : 0.01)) this.#end("ended");
     else {
       const message = `The server ended the stream while the connection was away.`;
       const hint = `Up to ${Math.ceil(missing)} s at the end may be missing. Start again to go on in the same interview.`;
@@ -266,7 +268,8 @@ export class Link {
         break;
       case "final":
         this.#final(message);
-        if (this.#storedTo) this.#storedTo = Math.max(this.#storedTo, place(message.stop_ms));
+        // What lies in a spool may be replaced yet.
+        if (this.#storedTo && message.durable === "store") this.#storedTo = Math.max(this.#storedTo, place(message.stop_ms));
         this.#release();
         break;
       case "speech_started":

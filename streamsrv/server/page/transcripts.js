@@ -23,16 +23,17 @@ export async function whyRefused(interview, key) {
   }
 }
 
-// Whether the stream has ended, as far as the server can say.
-export async function hasEnded(interview, stream, key) {
+// How the stream ended: { audioMs, segments }, both as far as they are known; null when it lives or nobody can say.
+export async function ending(interview, stream, key) {
   try {
     const response = await ask(transcriptPath(interview, "json"), key);
-    if (!response.ok) return response.status === 404;
-    const { streams } = await response.json();
+    if (!response.ok) return response.status === 404 ? { audioMs: null, segments: [] } : null;
+    const { streams, segments } = await response.json();
     const ours = streams.find(({ id }) => id === stream);
-    return ours === undefined || ours.status !== "live";
+    if (ours?.status === "live") return null;
+    return { audioMs: ours?.audio_ms ?? null, segments: segments.filter((segment) => segment.stream === stream) };
   } catch {
-    return false;
+    return null;
   }
 }
 

@@ -17,7 +17,7 @@ from streamsrv.stores.base import Anchor, EpochStart, Interview, Stream, StreamS
 Row: TypeAlias = tuple[object, ...]
 
 STREAM_COLUMNS = """s._id, s.interview, s.ord, s.status, s.options, s.engine, s.epochs,
-    coalesce(p.restarts, s.restarts), s.startedAt, s.endedAt, s.silenceMs, s.loudestDiscardedDbfs"""
+    coalesce(p.restarts, s.restarts), s.startedAt, s.endedAt, s.position, s.silenceMs, s.loudestDiscardedDbfs"""
 STREAM_TABLES = "streams AS s LEFT JOIN progress AS p ON p.stream = s._id"
 
 _encoder = msgspec.json.Encoder()
@@ -41,6 +41,7 @@ class StreamRow(msgspec.Struct, frozen=True, array_like=True):
     restarts: str
     started_ms: int
     ended_ms: int | None
+    position: int | None
     silence_ms: str
     loudest_discarded_dbfs: str
 
@@ -100,6 +101,7 @@ def stream_from(row: Sequence[object], anchors: Iterable[tuple[Position, int]]) 
         restarts=_integers.decode(raw.restarts),
         started_ms=raw.started_ms,
         ended_ms=raw.ended_ms,
+        position=raw.position,
         silence_ms=_integers.decode(raw.silence_ms),
         loudest_discarded_dbfs=tuple(
             -math.inf if level is None else level for level in _levels.decode(raw.loudest_discarded_dbfs)

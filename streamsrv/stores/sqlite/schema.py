@@ -5,7 +5,7 @@
                 ``revision`` counts how often it was completed.
 ``streams``     one row per stream: ``ord`` counts from 1 within the interview; ``epoch`` is the one that owns it;
                 ``epochs`` (JSON) lists each with its begins; ``restarts``, ``silenceMs`` and ``loudestDiscardedDbfs``
-                (JSON lists, per channel) are written when it ends.
+                (JSON lists, per channel) are written when it ends, and ``position``, where its audio ended.
 ``progress``    one narrow row per *live* stream, written about once a second: its epoch and restart points.
 ``anchors``     position and UTC of arrival, per stream.
 ``segments``    one row per final, written once: the key, the columns that are asked for, the whole final as JSON, and
@@ -112,7 +112,8 @@ _V4 = (
         node TEXT NOT NULL, until INTEGER NOT NULL,
         PRIMARY KEY (sink, interview)) WITHOUT ROWID""",
 )
-MIGRATIONS: tuple[Sequence[str], ...] = (_V1, _V2, _V3, _V4)
+_V5 = ("ALTER TABLE streams ADD COLUMN position INTEGER",)
+MIGRATIONS: tuple[Sequence[str], ...] = (_V1, _V2, _V3, _V4, _V5)
 """Statements that lead from version n to n + 1; never changed once released, only added to."""
 
 

@@ -219,9 +219,15 @@ def end_stream(
     if owner.ended:
         return True
     connection.execute(
-        """UPDATE streams SET status = 'ended', endedAt = ?2, silenceMs = ?3, loudestDiscardedDbfs = ?4,
+        """UPDATE streams SET status = 'ended', endedAt = ?2, silenceMs = ?3, loudestDiscardedDbfs = ?4, position = ?5,
             restarts = coalesce((SELECT restarts FROM progress WHERE stream = ?1), restarts) WHERE _id = ?1""",
-        (key.stream, now_ms, rows.to_json(stats.silence_ms), rows.to_json(stats.loudest_discarded_dbfs)),
+        (
+            key.stream,
+            now_ms,
+            rows.to_json(stats.silence_ms),
+            rows.to_json(stats.loudest_discarded_dbfs),
+            stats.position,
+        ),
     )
     connection.execute("DELETE FROM progress WHERE stream = ?", (key.stream,))
     completed = connection.execute(

@@ -10,7 +10,7 @@ from itertools import groupby
 import msgspec
 
 from streamsrv.events import Final
-from streamsrv.facts import Cause
+from streamsrv.facts import RATE_HZ, Cause
 from streamsrv.stores.base import Interview, InterviewStatus, StoredFinal, Stream, StreamStatus
 from streamsrv.stores.transcript.wall import Wall, interview_zero_ms
 
@@ -68,6 +68,8 @@ class Speaker(msgspec.Struct, frozen=True, kw_only=True):
     """Transcribed on their own."""
     started_utc_ms: int
     ended_utc_ms: int | None
+    audio_ms: int | None
+    """Length of its audio; ``null`` before its end, and when that is not known."""
     silence_ms: tuple[int, ...]
     """Per channel, when ended: audio outside all segments."""
     loudest_discarded_dbfs: tuple[float | None, ...]
@@ -187,6 +189,7 @@ def _speaker(stream: Stream) -> Speaker:
         channels=stream.options.tracks,
         started_utc_ms=stream.started_ms,
         ended_utc_ms=stream.ended_ms,
+        audio_ms=None if stream.position is None else round(stream.position * 1000 / RATE_HZ),
         silence_ms=stream.silence_ms,
         loudest_discarded_dbfs=tuple(
             level if math.isfinite(level) else None for level in stream.loudest_discarded_dbfs

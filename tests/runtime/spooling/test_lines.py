@@ -15,7 +15,7 @@ KEY = StreamKey(interview="talk", stream="st-1", epoch=2)
 
 
 def entries() -> list[lines.Entry]:
-    stats = StreamStats(silence_ms=(7, 8), loudest_discarded_dbfs=(-41.5, -math.inf))
+    stats = StreamStats(position=96_000, silence_ms=(7, 8), loudest_discarded_dbfs=(-41.5, -math.inf))
     return [
         lines.Entry(key=KEY, at_ms=NOW_MS, final=final(0), anchors=(Anchor(position=0, utc_ms=NOW_MS),)),
         lines.Entry(key=KEY, at_ms=NOW_MS + 1, final=final(1, text="line\nbreaks are no \u2028 trouble")),
@@ -34,7 +34,9 @@ def test_what_was_written_is_read_back() -> None:
     assert read.sound == wanted
     assert (read.behind, read.torn, read.damaged, read.whole, read.finals) == ([], False, 0, True, 2)
     assert read.sound[-1].end is not None
-    assert read.sound[-1].end.stats == StreamStats(silence_ms=(7, 8), loudest_discarded_dbfs=(-41.5, -math.inf))
+    assert read.sound[-1].end.stats == StreamStats(
+        position=96_000, silence_ms=(7, 8), loudest_discarded_dbfs=(-41.5, -math.inf)
+    )
 
 
 def test_an_empty_file_is_whole() -> None:
