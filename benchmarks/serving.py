@@ -83,7 +83,7 @@ def on_null(data_dir: Path, tape: bytes, *, talks: bool) -> tuple[Settings, Engi
 
 async def on_whisper(data_dir: Path, chosen: Sequence[str]) -> tuple[Settings, Engines, telemetry.Metrics]:
     """A server whose engine is loaded; ``chosen`` are settings as ``KEY=VALUE``."""
-    flags: dict[str, object] = dict(assignment.split("=", 1) for assignment in chosen)
+    flags: dict[str, object] = {key: value for key, _, value in (one.partition("=") for one in chosen)}
     settings = load(None, flags=flags | {"store.data_dir": str(data_dir)}).settings
     wanted, numbers = settings.engine, telemetry.Metrics("bench")
     engine, _ = make_engine(
