@@ -24,9 +24,12 @@ MAX_UNDER_WAY = 10_000
 """Records remembered that were on their way at a deadline; what is beyond may be sent twice."""
 CLOSE_S = 0.3
 """Time the producer gets for what it has; then its connections are cut."""
+REQUEST_TIMES = 3
+"""The producer's own patience with a broker, in deadlines of ours: an answer that comes late is still an answer."""
 PROTOCOLS = {"plain": "PLAINTEXT", "tls": "SSL", "sasl": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
-REFUSALS = frozenset({10, 32, 44, 87})
-"""Codes about the record itself: too large, bad timestamp, against a policy, invalid."""
+REFUSALS = frozenset({10, 32, 44})
+"""Codes about the record itself: too large, bad timestamp, against a policy.  aiokafka cannot tell 87 (invalid record)
+from codes it does not know, and what nobody knows is tried again."""
 _JSON = ("content-type", b"application/json")
 
 log = telemetry.logger("kafka")
@@ -97,7 +100,7 @@ class KafkaSink:
             acks="all",
             enable_idempotence=True,
             compression_type=None if settings.compression == "none" else settings.compression,
-            request_timeout_ms=int(settings.timeout_s * 1000),
+            request_timeout_ms=int(settings.timeout_s * 1000 * REQUEST_TIMES),
             security_protocol=PROTOCOLS[settings.security],
             ssl_context=self._tls,
             sasl_mechanism=settings.sasl_mechanism,
