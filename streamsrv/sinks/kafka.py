@@ -181,19 +181,26 @@ def _seen(future: asyncio.Future[Any]) -> None:
 
 
 async def _cut(producer: AIOKafkaProducer) -> None:
-    """Stop a producer; one that cannot get rid of what it has is not waited for."""
+    """Stop a producer; what it cannot get rid of is not waited for.
+
+    Its own ``stop`` waits without end for what it has, and whoever gives up waiting leaves its connections open.
+    """
+    sender = producer._sender
+    task, sender._sender_task = sender.sender_task, None
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await producer.flush()
+    except Exception as error:
+        log.debug("kafka.cut", error=error)
+    if task is not None:
+        task.cancel()
     try:
         async with asyncio.timeout(CLOSE_S):
             await producer.stop()
-            return
     except Exception as error:
         log.debug("kafka.cut", error=error)
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await producer._sender.close()
-            await producer.client.close()
-    except Exception as error:
-        log.debug("kafka.cut", error=error)
+    if task is not None:
+        await asyncio.wait({task}, timeout=CLOSE_S)
 
 
 def _tls(settings: KafkaSettings) -> ssl.SSLContext | None:

@@ -158,7 +158,7 @@ async def test_a_sink_of_a_kafka_that_hangs_closes_quickly(own_kafka: KafkaServe
     assert (await sink.send([record(1)])).verdict == "unknown"
     begun = time.monotonic()
     await sink.close()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 1.2
     own_kafka.resume()
 
 
@@ -247,9 +247,9 @@ def streams(url: str, stream: str, **more: Any) -> RedisStreamsSink:
     return RedisStreamsSink(RedisStreamsSettings(url=url, stream=stream, **({"timeout_s": 5.0} | more)))
 
 
-async def entries(url: str, stream: str) -> list[dict[bytes, bytes]]:
+async def entries(url: str, stream: str) -> list[Any]:
     async with Redis.from_url(url) as redis:
-        return [fields for _, fields in await redis.xrange(stream)]
+        return [found for _, found in await redis.xrange(stream) or ()]
 
 
 def fields(one: Record) -> dict[bytes, bytes]:
