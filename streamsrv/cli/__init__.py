@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import streamsrv
-from streamsrv.cli import backup, completion, config, models, serve, stream, transcribe
+from streamsrv.cli import backup, completion, config, models, outbox, serve, stream, transcribe
 from streamsrv.cli.complaints import FAILED, SETUP, complain
 from streamsrv.errors import SetupError
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"streamsrv {streamsrv.__version__}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
-    for part in (serve, stream, transcribe, models, config, backup):
+    for part in (serve, stream, transcribe, models, config, backup, outbox):
         part.add(verbs)
     completion.add(verbs, parser)
     return root

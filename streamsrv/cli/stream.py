@@ -77,7 +77,7 @@ def run(chosen: argparse.Namespace) -> int:
         options=options,
         urls=tuple(chosen.url or (URL,)),
         interview=chosen.interview or _new_interview(),
-        api_key=_api_key(chosen.api_key_file),
+        api_key=api_key(chosen.api_key_file),
         realtime=chosen.realtime,
         json=chosen.json,
         give_up_s=chosen.give_up,
@@ -95,7 +95,12 @@ def _new_interview() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("interview-%Y%m%d-%H%M%S")
 
 
-def _api_key(path: Path | None) -> str | None:
+def api_key(path: Path | None) -> str | None:
+    """The key a file holds.
+
+    Raises:
+        SetupError: it cannot be read, or is empty.
+    """
     if path is None:
         return None
     try:

@@ -16,7 +16,7 @@ from streamsrv.cli import main, parser
 from streamsrv.cli.serve import SETTINGS_OF_FLAGS, settings_of
 
 ROOT = Path(__file__).parents[2]
-VERBS = (("serve",), ("stream",), ("config",), ("config", "show"), ("config", "example"))
+VERBS = (("serve",), ("stream",), ("outbox",), ("config",), ("config", "show"), ("config", "example"))
 
 
 def helped(*verb: str) -> str:
@@ -31,7 +31,7 @@ def test_help_lists_the_verbs() -> None:
     listed = re.search(r"verbs:\n  VERB\n((?:    .*\n)+)", text)
     assert listed
     verbs = re.findall(r"^    (\w+)\b", listed[1], re.MULTILINE)
-    assert verbs == ["serve", "stream", "transcribe", "models", "config", "backup", "restore", "completion"]
+    assert verbs == ["serve", "stream", "transcribe", "models", "config", "backup", "restore", "outbox", "completion"]
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
