@@ -7,20 +7,20 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
 from streamsrv.cli.complaints import FAILED, OK, complain
 from streamsrv.errors import SetupError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from streamsrv.stores.handoff import DeadLetter
 
 _DESCRIPTION = """\
 Events that a sink refused too often are parked: nothing of them is lost, and those behind them went on. See which and
-why, help the sink, and have them tried again. Beside a running server 'list' reads its database, and 'retry' asks it.
+why, help the sink, and have them tried again. Works on the data of a stopped server and beside a running one; with
+MongoDB, name any running server with --url.
 """
 _EXAMPLES = """\
 examples:
@@ -28,8 +28,9 @@ examples:
   streamsrv outbox retry --sink webhook
   streamsrv outbox retry --interview call-17 --url https://speech.example --api-key-file key.txt
 """
-PAGE = 500
+PAGE = 200
 TIMEOUT_S = 30.0
+DEFAULT_URL = "http://localhost:3004"
 
 
 def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,38 +48,66 @@ def add(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing.set_defaults(run=show)
     again = kinds.add_parser("retry", help="make parked events pending again")
     again.add_argument("--interview", metavar="ID", help="of this interview only")
-    again.add_argument("--url", default="http://localhost:3004", help="of the server that runs on it (%(default)s)")
-    again.add_argument("--api-key-file", type=Path, metavar="FILE", help="file that holds the API key of that server")
     again.set_defaults(run=retry)
     for kind in (listing, again):
         kind.add_argument("--sink", metavar="NAME", help="of this sink only: kafka, redis_streams or webhook")
         kind.add_argument(
             "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="the server's folder (data)"
         )
+        kind.add_argument("--url", help=f"ask this server ({DEFAULT_URL}, where one must be asked)")
+        kind.add_argument("--api-key-file", type=Path, metavar="FILE", help="file that holds the API key of the server")
+
+
+# --- list --------------------------------------------------------------------------------------------------------
 
 
 def show(chosen: argparse.Namespace) -> int:
     """Print what is parked."""
+    return asyncio.run(_list_asked(chosen) if chosen.url else _list_read(chosen))
+
+
+async def _list_read(chosen: argparse.Namespace) -> int:
     from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 
-    async def read() -> int:
-        store = SqliteStore(SqliteSettings(data_dir=str(chosen.data_dir)), server=False)
-        await store.open()
-        try:
-            after = count = 0
-            while page := await store.dead_letters(sink=chosen.sink, after=after, limit=PAGE):
-                _print(page, as_json=chosen.json, first=count == 0)
-                after, count = page[-1].place, count + len(page)
-            if not chosen.json:
-                for one in await store.figures():
-                    print(f"{one.sink}: {one.pending} wait, {one.dead} parked")
-                if not count:
-                    print("nothing is parked")
-        finally:
-            await store.close()
-        return OK
+    _check_folder(chosen.data_dir)
+    store = SqliteStore(SqliteSettings(data_dir=str(chosen.data_dir)), server=False)
+    await store.open()
+    try:
+        after = count = 0
+        while page := await store.dead_letters(sink=chosen.sink, after=after, limit=PAGE):
+            _print(page, as_json=chosen.json, first=count == 0)
+            after, count = page[-1].place, count + len(page)
+        for one in await store.figures() if not chosen.json else ():
+            print(f"{one.sink}: {one.pending} wait, {one.dead} parked")
+    finally:
+        await store.close()
+    _tell_none(chosen, count)
+    return OK
 
-    return asyncio.run(read())
+
+async def _list_asked(chosen: argparse.Namespace) -> int:
+    import msgspec
+
+    from streamsrv.stores.handoff import DeadLetter
+
+    after, count = 0, 0
+    while True:
+        body = await _ask(chosen, "GET", "dead", {"sink": chosen.sink, "after": str(after), "limit": str(PAGE)})
+        if body is None:
+            return FAILED
+        page = msgspec.convert(body["dead"], tuple[DeadLetter, ...])
+        if page:
+            _print(page, as_json=chosen.json, first=count == 0)
+        after, count = body["next"], count + len(page)
+        if after is None:
+            break
+    _tell_none(chosen, count)
+    return OK
+
+
+def _tell_none(chosen: argparse.Namespace, count: int) -> None:
+    if not count and not chosen.json:
+        print("nothing is parked")
 
 
 def _print(page: Iterable[DeadLetter], *, as_json: bool, first: bool) -> None:
@@ -96,22 +125,26 @@ def _print(page: Iterable[DeadLetter], *, as_json: bool, first: bool) -> None:
         print(f"{parked:<20} {letter.sink:<14} {letter.kind:<10} {letter.reason:<28} {of}")
 
 
+# --- retry -------------------------------------------------------------------------------------------------------
+
+
 def retry(chosen: argparse.Namespace) -> int:
     """Make parked events pending: in the database, or by the server that runs on it."""
     from streamsrv.stores.sqlite.lock import ServerLock
 
-    if not chosen.data_dir.is_dir():
-        raise SetupError(f"there is no folder {chosen.data_dir}", hint="name the server's folder with --data-dir")
+    if chosen.url:
+        return asyncio.run(_retry_asked(chosen))
+    _check_folder(chosen.data_dir)
     lock = ServerLock(chosen.data_dir)
     try:
         lock.acquire()
     except SetupError:  # a server runs: it alone writes
-        return asyncio.run(_ask(chosen))
+        return asyncio.run(_retry_asked(chosen))
     lock.release()
-    return asyncio.run(_retry(chosen))
+    return asyncio.run(_retry_written(chosen))
 
 
-async def _retry(chosen: argparse.Namespace) -> int:
+async def _retry_written(chosen: argparse.Namespace) -> int:
     from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 
     store = SqliteStore(SqliteSettings(data_dir=str(chosen.data_dir)))
@@ -124,25 +157,52 @@ async def _retry(chosen: argparse.Namespace) -> int:
     return OK
 
 
-async def _ask(chosen: argparse.Namespace) -> int:
+async def _retry_asked(chosen: argparse.Namespace) -> int:
+    body = await _ask(chosen, "POST", "retry", {"sink": chosen.sink, "interview": chosen.interview})
+    if body is None:
+        return FAILED
+    print(f"{body['retried']} made pending")
+    return OK
+
+
+# --- what both need ----------------------------------------------------------------------------------------------
+
+
+def _check_folder(data_dir: Path) -> None:
+    from streamsrv.stores.sqlite.schema import DATABASE_NAME
+
+    if not (data_dir / DATABASE_NAME).is_file():
+        raise SetupError(
+            f"{data_dir} holds no {DATABASE_NAME}",
+            hint="name the server's folder with --data-dir; with MongoDB, name a server with --url",
+        )
+
+
+async def _ask(
+    chosen: argparse.Namespace, method: str, path: str, wanted: Mapping[str, str | None]
+) -> dict[str, Any] | None:
+    """A server's answer; ``None`` when it refused, and that was told."""
     import aiohttp
 
     from streamsrv.cli.stream import api_key
 
     key = api_key(chosen.api_key_file)
-    wanted = {"sink": chosen.sink, "interview": chosen.interview}
-    query = urlencode({name: value for name, value in wanted.items() if value is not None})
+    query = {name: value for name, value in wanted.items() if value is not None}
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    url = f"{chosen.url.rstrip('/')}/outbox/retry?{query}"
+    url = f"{(chosen.url or DEFAULT_URL).rstrip('/')}/outbox/{path}"
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     try:
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, headers=headers) as answer:
-            body = await answer.json()
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.request(method, url, params=query, headers=headers) as answer,
+        ):
+            body: dict[str, Any] = await answer.json()
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        hint = "name it with --url, or stop it and call again"
-        raise SetupError(f"the server that runs cannot be asked ({type(error).__name__})", hint=hint) from error
-    if answer.status != 200:
-        complain(SetupError(body["error"]["message"], hint=body["error"]["hint"]))
-        return FAILED
-    print(f"{body['retried']} made pending")
-    return OK
+        raise SetupError(
+            f"the server cannot be asked ({type(error).__name__})",
+            hint="name the one that runs with --url, or stop it and call again",
+        ) from error
+    if answer.status == 200:
+        return body
+    complain(SetupError(body["error"]["message"], hint=body["error"]["hint"]))
+    return None

@@ -81,6 +81,9 @@ async def test_a_running_server_is_asked(tmp_path: Path, capsys: pytest.CaptureF
     async with running(tmp_path / "data", server=settings, sinks=[sink]) as server:
         await until(lambda: len(sink.got) == 1)  # the completion
         words = ["outbox", "retry", "--data-dir", str(tmp_path / "data"), "--url", server.http]
+        listing = ["outbox", "list", "--url", server.http, "--api-key-file", str(key)]
+        assert await asyncio.to_thread(main, listing) == 0
+        assert capsys.readouterr().out.count("status_422") == 2
         assert await asyncio.to_thread(main, [*words, "--sink", "webhook"]) == 1
         assert "API key" in capsys.readouterr().err
         assert await asyncio.to_thread(main, [*words, "--sink", "webhook", "--api-key-file", str(key)]) == 0
@@ -94,4 +97,4 @@ async def test_a_server_that_cannot_be_asked(tmp_path: Path, capsys: pytest.Capt
     async with running(tmp_path):
         words = ["outbox", "retry", "--data-dir", str(tmp_path), "--url", "http://127.0.0.1:1"]
         assert await asyncio.to_thread(main, words) == 3
-    assert "name it with --url" in capsys.readouterr().err
+    assert "with --url" in capsys.readouterr().err

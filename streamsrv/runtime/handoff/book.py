@@ -77,8 +77,12 @@ class Book:
         Args:
             more: it has more to hand on, and goes to the back of the queue.
         """
-        self._failures.pop(interview, None)
+        self.forgive(interview)
         self._leave(interview, more=more)
+
+    def forgive(self, interview: str) -> None:
+        """Its failures count no more."""
+        self._failures.pop(interview, None)
 
     def failed(self, interview: str) -> int:
         """Its turn ended in a failure; how many that were in a row."""

@@ -57,14 +57,24 @@ class Courier:
 
     Args:
         said: told what the sink said, each time, and when it was asked.
+        parked: told the interview, when a record of it was parked and the next one's turn comes.
     """
 
-    def __init__(self, sink: Sink, world: World, leases: Leases, *, said: Callable[[Outcome, float], None]) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        world: World,
+        leases: Leases,
+        *,
+        said: Callable[[Outcome, float], None],
+        parked: Callable[[str], None],
+    ) -> None:
         self._sink = sink
         self._world = world
         self._store = world.store
         self._leases = leases
         self._said = said
+        self._parked = parked
 
     async def turn(self, interview: str) -> Ending:
         """Hand on what waits of an interview, as far as it goes.
@@ -153,6 +163,7 @@ class Courier:
             self._sink.name, interview, handoff.place, reason=reason, dead=dead, now_ms=self._world.utc_ms()
         )
         if dead:
+            self._parked(interview)
             log.error(
                 "outbox.parked",
                 error=reason,

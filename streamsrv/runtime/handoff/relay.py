@@ -42,7 +42,7 @@ class Relay:
             now=world.now,
             utc_ms=world.utc_ms,
         )
-        self._courier = Courier(sink, world, self._leases, said=self._said)
+        self._courier = Courier(sink, world, self._leases, said=self._said, parked=self._book.forgive)
         self._turns: set[asyncio.Task[None]] = set()
         self._look: asyncio.Task[None] | None = None
         self._looks_at = world.now()
