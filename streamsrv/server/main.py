@@ -56,7 +56,7 @@ async def _serve(settings: Settings) -> int:
         settings.outbox, kafka=settings.kafka, redis_streams=settings.redis_streams, webhook=settings.webhook
     )
     with stores.chosen(settings) as store:
-        outbox = Outbox(store, sinks, settings.outbox, numbers.registry)
+        outbox = Outbox(store, sinks, settings.outbox, numbers.registry, node=stores.relays_as(settings))
         if not await _opened(store, stop):
             log.info("server.stopped_early")
             return 0

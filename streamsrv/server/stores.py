@@ -57,6 +57,14 @@ def chosen(settings: Settings, *, observe: Callable[[float], None] | None = None
         lock.release()
 
 
+def relays_as(settings: Settings) -> str | None:
+    """This node's name on the leases of the outbox: the same after a restart, so what a crash left leased is its own.
+
+    Leases in SQLite end with the process: any name will do.
+    """
+    return None if settings.mongo.url is None else node_of(Path(settings.store.data_dir))
+
+
 def node_of(folder: Path) -> str:
     """The name of the node whose data directory this is; given when it has none.
 
