@@ -179,3 +179,5 @@ AnyEvent: TypeAlias = (
     | Failed
     | Closed
 )
+
+ViewerEvent: TypeAlias = AnyEvent | StreamOver

@@ -25,6 +25,7 @@ from streamsrv.audio._cage.settings import CageSettings
 from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.errors import SetupError
 from streamsrv.runtime.settings import ArchiveSettings, OutboxSettings, SessionSettings, SpoolSettings, UploadSettings
+from streamsrv.shared_state._redis.settings import RedisSettings
 from streamsrv.sinks.settings import KafkaSettings, RedisStreamsSettings, WebhookSettings
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.sqlite.settings import SqliteSettings
@@ -123,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: SqliteSettings = msgspec.field(default_factory=SqliteSettings)
     mongo: MongoSettings = msgspec.field(default_factory=MongoSettings)
     spool: SpoolSettings = msgspec.field(default_factory=SpoolSettings)
+    redis: RedisSettings = msgspec.field(default_factory=RedisSettings)
     engine: EngineSettings = msgspec.field(default_factory=EngineSettings)
     whisper: WhisperSettings = msgspec.field(default_factory=WhisperSettings)
     upload: UploadSettings = msgspec.field(default_factory=UploadSettings)

@@ -96,6 +96,7 @@ class Archive:
         found = await self._store.delete_interview(interview)
         if found:
             log.info("interview.deleted", interview=interview)
+            self._fanout.shared.delete(interview)
             self._fanout.dismiss(interview, Stopped(f"interview '{interview}' was deleted"))
         return found
 

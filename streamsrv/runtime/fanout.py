@@ -2,7 +2,7 @@
 
 A viewer subscribes first and reads the store then; what it was sent is not sent again.  A final is stored before it is
 told here, so whatever a viewer misses live it finds in the store; what this node has in its spool comes into the store,
-and reading goes on until it has.  Falling behind is the same as coming late.
+and reading goes on until it has.  Falling behind is the same as coming late, and so is missing what another node told.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
 
 from streamsrv import events, telemetry
 from streamsrv.errors import Draining, Full, StoreUnavailable, StreamsrvError
-from streamsrv.events import AnyEvent
+from streamsrv.events import AnyEvent, ViewerEvent
+from streamsrv.runtime.audience import LASTING, Audience
+from streamsrv.runtime.audience import Told as Told
+from streamsrv.shared_state.base import SharedState
+from streamsrv.shared_state.memory import MemoryState
 from streamsrv.stores.base import FinalName, PlacedFinal, StreamKey, TranscriptStore
 
 MAX_WAITING = 256
@@ -35,18 +38,8 @@ SPOOL_PAUSE_S = 0.1
 """Pause of a viewer while the store lacks finals that are in the spool."""
 RETRY_AFTER_S = 5.0
 
-ViewerEvent: TypeAlias = AnyEvent | events.StreamOver
 _PRIVATE = frozenset({events.Ack, events.Warned, events.GoAway, events.Failed, events.Closed})
 """Between the server and the speaker alone."""
-_LASTING = frozenset({events.Ready, events.Configured, events.StreamOver})
-"""Kept when a viewer falls behind: the store would not bring them."""
-
-
-class Told(NamedTuple):
-    """Something that happened in a stream; in none when ``stream`` is empty."""
-
-    stream: str
-    event: ViewerEvent
 
 
 def _same_segment(one: Told, other: Told) -> bool:
@@ -78,6 +71,8 @@ class Watch:
         self.interview = interview
         self.catch_ups = 0
         """Times it fell behind and read the store again."""
+        self.read_to: int | None = None
+        """Place in the store up to which it has read everything; ``None``: it has not read yet."""
         self._store = store
         self._after = after
         self._unstored = unstored
@@ -102,13 +97,19 @@ class Watch:
         """Take an event; never waits."""
         if self._over is not None or (isinstance(told.event, events.Partial) and self._replace(told)):
             return
-        if len(self._queue) >= MAX_WAITING and not self._behind:
-            self._behind = True
-            self.catch_ups += 1
-            self._queue = deque(old for old in self._queue if type(old.event) in _LASTING)
-        if len(self._queue) < MAX_WAITING and (not self._behind or type(told.event) in _LASTING):
+        if len(self._queue) >= MAX_WAITING:
+            self.fall_behind()
+        if len(self._queue) < MAX_WAITING and (not self._behind or isinstance(told.event, LASTING)):
             self._queue.append(told)
         self._wake.set()
+
+    def fall_behind(self) -> None:
+        """Drop what waits, and read the store again."""
+        if not self._behind:
+            self._behind = True
+            self.catch_ups += 1
+            self._queue = deque(old for old in self._queue if isinstance(old.event, LASTING))
+            self._wake.set()
 
     def note(self, event: AnyEvent) -> None:
         """Tell this viewer alone, before anything else."""
@@ -185,6 +186,7 @@ class Watch:
             return
         self._page.extend(page)
         self._reading = bool(page)
+        self.read_to = self.read_to if page else self._place
         self._place = page[-1].place if page else None
 
     async def _begin(self) -> int:
@@ -200,6 +202,8 @@ class Watch:
 
     def _is_new(self, told: Told) -> bool:
         event = told.event
+        if told.place and told.place <= (self.read_to or 0):
+            return False
         if not isinstance(event, events.Final | events.Partial):
             return True
         track = (told.stream, event.channel)
@@ -219,6 +223,7 @@ class Fanout:
         metrics: counts viewers.
         most: viewers at once; one more is refused.
         unstored: whether finals of an interview were told here that the store does not have yet.
+        shared: other nodes, whose viewers are told too.
     """
 
     def __init__(
@@ -228,12 +233,15 @@ class Fanout:
         *,
         most: int,
         unstored: Callable[[str], bool] = lambda interview: False,
+        shared: SharedState | None = None,
     ) -> None:
+        self.audiences: dict[str, Audience] = {}
+        """By interview; only those that are watched here."""
+        self.shared: SharedState = shared or MemoryState()
         self._store = store
         self._metrics = metrics
         self._most = most
         self._unstored = unstored
-        self._watches: dict[str, set[Watch]] = {}
         self._count = 0
         self._leaving: Draining | None = None
 
@@ -242,13 +250,16 @@ class Fanout:
         return self._count
 
     def tell(self, key: StreamKey, event: ViewerEvent) -> None:
-        """Something happened in a stream; costs a look-up when nobody watches."""
-        watches = self._watches.get(key.interview)
-        if watches is None or type(event) in _PRIVATE:
-            return
-        told = Told(key.stream, event)
-        for watch in watches:
-            watch.put(told)
+        """Something happened in a stream on this node; costs a look-up when nobody watches."""
+        if type(event) not in _PRIVATE:
+            self.shared.tell(key.interview, key.stream, event)
+            self.hear(key.interview, Told(key.stream, event))
+
+    def hear(self, interview: str, told: Told) -> None:
+        """Something happened in a stream, wherever that is served."""
+        audience = self.audiences.get(interview)
+        if audience is not None and type(told.event) not in _PRIVATE:
+            audience.tell(told)
 
     @contextmanager
     def watch(self, interview: str, after: FinalName | None = None) -> Iterator[Watch]:
@@ -262,17 +273,23 @@ class Fanout:
         if self._count >= self._most:
             raise Full(f"this server has {self._most} viewers, the most it may", retry_after_s=RETRY_AFTER_S)
         watch = Watch(self._store, interview, after, self._unstored)
-        self._watches.setdefault(interview, set()).add(watch)
+        if interview not in self.audiences:
+            arranged = self.shared.condition != "alone"
+            self.audiences[interview] = Audience(interview, self._store, arranged=arranged)
+            self.shared.watch(interview)
+        audience = self.audiences[interview]
+        audience.watches.add(watch)
         self._counted(1)
         try:
             yield watch
         finally:
             self._counted(-1)
             self._metrics.viewer_catch_ups.inc(watch.catch_ups)
-            others = self._watches[interview]
-            others.discard(watch)
-            if not others:
-                del self._watches[interview]
+            audience.watches.discard(watch)
+            if not audience.watches:
+                del self.audiences[interview]
+                audience.close()
+                self.shared.unwatch(interview)
 
     def _counted(self, change: int) -> None:
         self._count += change
@@ -280,8 +297,9 @@ class Fanout:
 
     def dismiss(self, interview: str, error: StreamsrvError) -> None:
         """Nobody watches this interview any longer."""
-        for watch in tuple(self._watches.get(interview, ())):
-            watch.dismiss(error, at_once=True)
+        if interview in self.audiences:
+            for watch in tuple(self.audiences[interview].watches):
+                watch.dismiss(error, at_once=True)
 
     def drain(self, within_s: float) -> None:
         """Take no newcomers, and tell those here that the server goes away."""
@@ -296,4 +314,4 @@ class Fanout:
             watch.dismiss(self._leaving, at_once=False)
 
     def _all(self) -> list[Watch]:
-        return [watch for watches in self._watches.values() for watch in watches]
+        return [watch for audience in self.audiences.values() for watch in audience.watches]

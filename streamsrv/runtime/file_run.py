@@ -190,6 +190,8 @@ class FileRun:
         return names.get(self._job.engine, self._engines.default)
 
     def _drive(self, engine: AnyEngine, key: StreamKey, options: Options, starts: tuple[ChannelStart, ...]) -> Driver:
+        shared = self._services.fanout.shared
+        shared.claim(key.interview, key.stream, key.epoch)
         return Driver(
             self._services,
             self._settings(engine),
@@ -199,7 +201,7 @@ class FileRun:
             make_ear=partial(self._engines.ear, engine, background=True),
             starts=starts,
             background=True,
-            left=lambda _: None,
+            left=lambda driver: shared.disclaim(driver.key.stream, driver.key.epoch),
         )
 
     def _settings(self, engine: AnyEngine) -> MachineSettings:

@@ -209,10 +209,23 @@ class Streams:
             left=self._left,
         )
         self._drivers[key.stream] = driver
+        self._services.fanout.shared.claim(key.interview, key.stream, key.epoch)
         self._empty.clear()
         return driver
 
+    def serves(self, stream: str, *, older_than: int | None = None) -> bool:
+        """Whether this node serves the stream, or an epoch of it that is older than this one."""
+        driver = self._drivers.get(stream)
+        return driver is not None and (older_than is None or driver.key.epoch < older_than)
+
+    def supersede(self, stream: str, epoch: int) -> None:
+        """Another node serves this epoch of the stream: let go of an older one."""
+        if self.serves(stream, older_than=epoch):
+            log.info("streams.superseded", stream=stream, epoch=epoch)
+            self._drivers[stream].order(commands.Supersede())
+
     def _left(self, driver: Driver) -> None:
+        self._services.fanout.shared.disclaim(driver.key.stream, driver.key.epoch)
         if self._drivers.get(driver.key.stream) is driver:
             del self._drivers[driver.key.stream]
         self._someone_left.set()
@@ -283,8 +296,16 @@ class Streams:
             await self._leaves(end - self._services.now())
             if self._services.now() >= end:
                 break
+        self.drop(interview, error)
+
+    def drop(self, interview: str, error: Stopped) -> None:
+        """End all streams of an interview that is gone, with what is not stored yet."""
         for driver in self._of(interview):
-            driver.cut(order)
+            driver.cut(abortion(error, lasting=True))
+
+    def holds(self, interview: str) -> bool:
+        """Whether this node serves a stream of the interview."""
+        return bool(self._of(interview))
 
     def _of(self, interview: str) -> set[Driver]:
         return {driver for driver in self._drivers.values() if driver.key.interview == interview}

@@ -14,6 +14,7 @@ from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.jobs import Jobs
+from streamsrv.runtime.neighbours import Neighbours
 from streamsrv.runtime.outbox import Outbox
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.spool import Spool
@@ -34,6 +35,8 @@ from streamsrv.server.transcripts import ARCHIVE, STORE, delete, interviews, tra
 from streamsrv.server.upload import UPLOAD, no_hurry, upload
 from streamsrv.server.viewer import FANOUT, VIEWERS
 from streamsrv.settings import Settings
+from streamsrv.shared_state.base import SharedState
+from streamsrv.shared_state.memory import MemoryState
 from streamsrv.stores.base import TranscriptStore
 
 SPOOL = web.AppKey("spool", Spool)
@@ -71,8 +74,10 @@ def make_app(
     engines: Engines,
     numbers: telemetry.Metrics,
     outbox: Outbox | None = None,
+    shared: SharedState | None = None,
 ) -> web.Application:
-    """The application on an open store and started engines; it starts the outbox and closes it."""
+    """The application on an open store; it starts and closes the outbox, and opens and closes shared state."""
+    shared = shared or MemoryState()
     app = web.Application(middlewares=[door])
     app[DOOR] = Door(settings.server.api_keys, settings.server.allowed_origins)
     app[METRICS] = numbers
@@ -81,10 +86,12 @@ def make_app(
     app[OUTBOX] = outbox
     app[SESSION] = settings.session
     app[SPEAKERS] = set()
-    app[SHARES] = Shares(settings.server.max_sessions_per_key)
+    app[SHARES] = Shares(settings.server.max_sessions_per_key, shared)
     app[VIEWERS] = set()
     app[SPOOL] = spool = _spool(settings, store, numbers)
-    app[FANOUT] = fanout = Fanout(store, numbers, most=settings.server.max_viewers, unstored=spool.unstored)
+    app[FANOUT] = fanout = Fanout(
+        store, numbers, most=settings.server.max_viewers, unstored=spool.unstored, shared=shared
+    )
     app[RECORDER] = recorder = Recorder(settings.store.data_dir, settings.archive)
     services = Services(store, numbers, fanout, recorder, spool)
     app[STREAMS] = Streams(services, engines, settings.session, max_sessions=settings.server.max_sessions)
@@ -135,10 +142,13 @@ async def _dismiss(app: web.Application) -> None:
 
 
 async def _watch(app: web.Application) -> AsyncIterator[None]:
+    shared = app[FANOUT].shared
+    neighbours = Neighbours(shared, app[STORE], app[FANOUT], app[STREAMS])
+    await shared.open(neighbours)
     await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
     await app[JOBS].start()
     await app[STREAMS].start()
-    work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run())
+    work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run(), neighbours.run())
     tasks = [asyncio.create_task(one) for one in work]
     if (outbox := app[OUTBOX]) is not None:
         outbox.start()
@@ -148,6 +158,8 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     await app[DECODERS].close()
     for task in tasks:
         task.cancel()
+    await neighbours.close()
+    await shared.close()
     await app[RECORDER].close()
     await app[SPOOL].close()
     if outbox is not None:

@@ -8,6 +8,7 @@ import streamsrv
 from streamsrv.runtime.engines import Engines
 from streamsrv.server.answers import METRICS, answer
 from streamsrv.server.stream import STREAMS
+from streamsrv.server.viewer import FANOUT
 
 ENGINES = web.AppKey("engines", Engines)
 
@@ -19,11 +20,13 @@ async def health(request: web.Request) -> web.Response:
         {"name": e.about.name, "model": e.about.model, "device": e.about.device, "healthy": e.healthy}
         for e in request.app[ENGINES].all
     ]
-    ok = all(engine["healthy"] for engine in engines)
+    shared = request.app[FANOUT].shared.condition
+    ok = all(engine["healthy"] for engine in engines) and shared != "degraded"
     body = {
         "status": "ok" if ok else "degraded",
         "version": streamsrv.__version__,
         "engines": engines,
+        "shared_state": shared,
         "sessions": streams.connected,
         "draining": streams.draining,
     }

@@ -15,6 +15,7 @@ from streamsrv import telemetry
 from streamsrv.engines.base import About, WindowEngine
 from streamsrv.errors import SetupError
 from streamsrv.runtime.engines import Engines, is_window, make_engine
+from streamsrv.runtime.neighbours import make_shared
 from streamsrv.runtime.outbox import Outbox, make_sinks
 from streamsrv.server import stores
 from streamsrv.server.app import make_app
@@ -23,6 +24,7 @@ from streamsrv.server.jobs import JOBS
 from streamsrv.server.stream import STREAMS
 from streamsrv.server.wire import Runner
 from streamsrv.settings import Settings
+from streamsrv.shared_state.base import SharedState
 from streamsrv.stores.base import TranscriptStore
 
 CLOSING_S = 2.0
@@ -52,6 +54,7 @@ async def _serve(settings: Settings) -> int:
         wanted.name, model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper
     )
     engines = Engines([engine], numbers, rebuild=lambda: _again(settings))
+    shared = make_shared(settings.redis, numbers.registry)
     sinks = make_sinks(
         settings.outbox, kafka=settings.kafka, redis_streams=settings.redis_streams, webhook=settings.webhook
     )
@@ -62,7 +65,7 @@ async def _serve(settings: Settings) -> int:
             return 0
         try:
             try:
-                await _listen(settings, outbox, engines, why, numbers, stop)
+                await _listen(settings, outbox, shared, engines, why, numbers, stop)
             finally:
                 await engines.close()
         finally:
@@ -85,6 +88,7 @@ async def _opened(store: TranscriptStore, stop: asyncio.Event) -> bool:
 async def _listen(
     settings: Settings,
     outbox: Outbox,
+    shared: SharedState,
     engines: Engines,
     why: str,
     numbers: telemetry.Metrics,
@@ -95,7 +99,7 @@ async def _listen(
     try:
         if engines.default.abilities.live and not await _done(loading, unless=stopping):
             return log.info("server.stopped_early")
-        app = make_app(settings, store=outbox.store, engines=engines, numbers=numbers, outbox=outbox)
+        app = make_app(settings, store=outbox.store, engines=engines, numbers=numbers, outbox=outbox, shared=shared)
         async with _door(app, settings) as runner:
             if await _done(loading, unless=stopping):
                 _say_ready(settings, runner, engines.default.about, why)

@@ -58,7 +58,7 @@ async def _tell(
         await _write(response, f"retry: {RETRY_MS}\n{_block(None, ready)}")
         while True:
             told = await watching.next(PING_S)
-            await _write(response, ": ping\n\n" if told is None else _block(told, dialect.say(*told)))
+            await _write(response, ": ping\n\n" if told is None else _block(told, dialect.say(told.stream, told.event)))
     except StreamsrvError as error:
         with suppress(TimeoutError):
             await _write(response, _block(None, dialect.say("", farewell(abortion(error)))))

@@ -63,7 +63,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
     if token is None:  # first of all: a browser cannot see why its handshake failed, and asks again plainly
         request.app[STREAMS].foresee(interview, options)
     check_upgrade(request)
-    with request.app[SHARES].hold(key_of(request), resumes=token is not None):
+    async with request.app[SHARES].hold(key_of(request), resumes=token is not None):
         return await _serve(request, interview, options, token, unknown)
 
 

@@ -133,7 +133,7 @@ class Viewer(Peer):
         try:
             await self._send(ready)
             while (told := await self._watching.next()) is not None:
-                await self._send(self._dialect.say(*told))
+                await self._send(self._dialect.say(told.stream, told.event))
         except StreamsrvError as error:
             await self._end(error)
         except ConnectionError:

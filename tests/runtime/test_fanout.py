@@ -416,6 +416,6 @@ async def test_viewers_are_counted_and_bounded() -> None:
         with pytest.raises(Full), world.fanout.watch("a"):
             pass
     assert world.metrics.viewers._value.get() == 0
-    assert world.fanout._watches == {}
+    assert world.fanout.audiences == {}
     with world.fanout.watch("a"):
         assert world.fanout.viewers == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from streamsrv.runtime.settings import ArchiveSettings, SessionSettings, SpoolSe
 from streamsrv.runtime.streams import Streams
 from streamsrv.server.app import make_app
 from streamsrv.server.stream import SPEAKERS, STREAMS
+from streamsrv.server.viewer import FANOUT
 from streamsrv.server.wire import Runner
 from streamsrv.settings import ServerSettings, Settings
+from streamsrv.shared_state.base import SharedState
 from streamsrv.sinks.base import Sink
 from streamsrv.stores.base import TranscriptStore
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
@@ -46,6 +48,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         return self.app[STREAMS]
 
     @property
+    def shared(self) -> SharedState:
+        return self.app[FANOUT].shared
+
+    @property
     def connections(self) -> int:
         server = self.runner.server
         return len(server.connections) if server is not None else 0
@@ -67,12 +73,14 @@ async def running(
     archive: ArchiveSettings | None = None,
     spool: SpoolSettings | None = None,
     sinks: Sequence[Sink] = (),
+    shared: Callable[[telemetry.Metrics], SharedState] | None = None,
     loading: bool = False,
 ) -> AsyncIterator[Running]:
     """Start, serve, stop; everything a server does but signals.
 
     Args:
         folder: holds its data.
+        shared: makes its way to other nodes.
         loading: the engine is not started yet; ``Engines.start`` does it.
     """
     settings = Settings(
@@ -91,7 +99,8 @@ async def running(
     if not loading:
         await hears.start()
     engines = Engines([hears], numbers)
-    app = make_app(settings, store=keeps, engines=engines, numbers=numbers, outbox=outbox)
+    others = shared(numbers) if shared else None
+    app = make_app(settings, store=keeps, engines=engines, numbers=numbers, outbox=outbox, shared=others)
     door = settings.server
     runner = Runner(app, most=door.max_connections, most_per_address=door.max_connections_per_address)
     await runner.setup()
