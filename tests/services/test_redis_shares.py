@@ -185,10 +185,10 @@ async def _without_redis(tmp_path: Path, own_redis: RedisServer) -> None:
 
 async def test_a_redis_that_takes_no_writes_is_as_good_as_none(own_redis: RedisServer) -> None:
     async with states(own_redis.url) as (one, two), neighbour_client(own_redis.url) as looker:
-        await looker.replicaof("127.0.0.1", str(free_port()))  # type: ignore[no-untyped-call]
+        await looker.replicaof("127.0.0.1", str(free_port()))
         assert await one.reserve("key", "1", 1) is None
         assert one.condition == "degraded"
         await until(lambda: two.condition == "degraded")
-        await looker.replicaof("NO", "ONE")  # type: ignore[no-untyped-call]
+        await looker.replicaof("NO", "ONE")
         await until(lambda: one.condition == two.condition == "ok")
         assert await two.reserve("key", "2", 1) is False  # the lease that could not be written was held all the same
