@@ -60,6 +60,8 @@ class Audience:
         self._place = 0
         """Up to where finals were told in their order."""
         self._due = False
+        self._covered = 0
+        """Of those held, how many happened before the store was asked."""
         self._arranging: asyncio.Task[None] | None = None
 
     def tell(self, told: Told) -> None:
@@ -90,6 +92,7 @@ class Audience:
 
     def _fall_behind(self) -> None:
         self._held = deque(told for told in self._held if isinstance(told.event, LASTING))
+        self._covered = 0
         for watch in self.watches:
             watch.fall_behind()
 
@@ -102,13 +105,14 @@ class Audience:
     async def _work(self) -> None:
         try:
             while self._held or self._due:
-                self._due, waiting = False, len(self._held)
+                self._due, self._covered = False, len(self._held)
                 try:
                     for one in await self._new():
                         self._put(Told(one.stream, one.final, one.place))
                 except StoreUnavailable:
                     self._fall_behind()  # each waits for the store, and reads it then
-                for _ in range(min(waiting, len(self._held))):
+                    self._covered = len(self._held)
+                for _ in range(self._covered):
                     told = self._held.popleft()
                     if not told.stored:
                         self._put(told)

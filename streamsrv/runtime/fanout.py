@@ -197,7 +197,7 @@ class Watch:
             return 0
         place = await self._store.place_of(self.interview, self._after)
         if place:
-            self._sent[self._after.stream, self._after.channel] = self._after.segment
+            self._sent.setdefault((self._after.stream, self._after.channel), self._after.segment)
         return place
 
     def _is_new(self, told: Told) -> bool:

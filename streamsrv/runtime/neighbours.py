@@ -80,10 +80,10 @@ class Neighbours:
             if interview not in self._behind and self._ask(partial(self._catch_up, interview)):
                 self._behind.add(interview)
 
-    def taken(self, interview: str, stream: str, epoch: int) -> None:
+    def taken(self, interview: str, stream: str, epoch: int, node: str) -> None:
         """See ``Notices``."""
         if self._streams.serves(stream, older_than=epoch):
-            self._ask(partial(self._taken, interview, stream))
+            self._ask(partial(self._taken, interview, stream, node))
 
     def deleted(self, interview: str) -> None:
         """See ``Notices``."""
@@ -116,14 +116,14 @@ class Neighbours:
                 audience.read_on()  # its last finals come first
                 audience.tell(Told(one.id, events.StreamOver()))
 
-    async def _taken(self, interview: str, stream: str) -> None:
+    async def _taken(self, interview: str, stream: str, node: str) -> None:
         try:
             known = await self._store.streams(interview)
         except StoreUnavailable:
             return  # the store refuses the older epoch's next final anyway
         for one in known:
-            if one.id == stream:
-                self._streams.supersede(stream, one.epochs[-1].epoch)
+            if one.id == stream and self._streams.supersede(stream, one.epochs[-1].epoch):
+                log.info("neighbours.stream_taken", interview=interview, stream=stream, by=node)
 
     async def _deleted(self, interview: str) -> None:
         try:

@@ -218,11 +218,12 @@ class Streams:
         driver = self._drivers.get(stream)
         return driver is not None and (older_than is None or driver.key.epoch < older_than)
 
-    def supersede(self, stream: str, epoch: int) -> None:
-        """Another node serves this epoch of the stream: let go of an older one."""
-        if self.serves(stream, older_than=epoch):
-            log.info("streams.superseded", stream=stream, epoch=epoch)
-            self._drivers[stream].order(commands.Supersede())
+    def supersede(self, stream: str, epoch: int) -> bool:
+        """Another node serves this epoch of the stream: let go of an older one; whether there was one."""
+        if not self.serves(stream, older_than=epoch):
+            return False
+        self._drivers[stream].order(commands.Supersede())
+        return True
 
     def _left(self, driver: Driver) -> None:
         self._services.fanout.shared.disclaim(driver.key.stream, driver.key.epoch)

@@ -3,12 +3,11 @@
 A *node* is one server process.  *Hint* means that each may be lost, late, doubled or false, and that nothing but
 comfort hangs on it: who owns a stream is decided by the store's epoch, finals are in the store before they are told
 here, and a limit that cannot be counted over all nodes is counted on this one.  So no call raises because the others
-cannot be reached, and none waits but ``open``, ``reserve``, ``spoken`` and ``close``, each for a bounded time.
+cannot be reached, and none waits but ``open``, ``reserve`` and ``close``, each for a bounded time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal, Protocol, TypeAlias
 
 from streamsrv.events import ViewerEvent
@@ -26,7 +25,7 @@ class Notices(Protocol):
     def missed(self, interview: str) -> None:
         """Something may not have arrived of an interview that is watched here: the store has its finals."""
 
-    def taken(self, interview: str, stream: str, epoch: int) -> None:
+    def taken(self, interview: str, stream: str, epoch: int, node: str) -> None:
         """Another node says that this epoch of the stream is its own; the store knows whether that is true."""
 
     def deleted(self, interview: str) -> None:
@@ -52,9 +51,6 @@ class SharedState(Protocol):
 
     def disclaim(self, stream: str, epoch: int) -> None:
         """It serves it no longer; a newer claim of the same stream stays."""
-
-    async def spoken(self, streams: Collection[str]) -> frozenset[str] | None:
-        """Those of the streams that some node claims; ``None``: that cannot be known now."""
 
     # --- viewers ----------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from streamsrv.events import ViewerEvent
 from streamsrv.shared_state.base import Condition, Notices
 
@@ -24,9 +22,6 @@ class MemoryState:
 
     def disclaim(self, stream: str, epoch: int) -> None:
         return None
-
-    async def spoken(self, streams: Collection[str]) -> frozenset[str] | None:
-        return frozenset()
 
     def watch(self, interview: str) -> None:
         return None

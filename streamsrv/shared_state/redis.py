@@ -11,7 +11,6 @@ import asyncio
 import random
 import secrets
 import socket
-from collections.abc import Collection
 from contextlib import suppress
 from typing import Final
 
@@ -25,7 +24,7 @@ from streamsrv.shared_state._redis.numbers import Numbers
 from streamsrv.shared_state._redis.settings import RedisSettings
 from streamsrv.shared_state._redis.shares import Leases
 from streamsrv.shared_state._redis.telling import Telling
-from streamsrv.shared_state._redis.wire import Deleted, Names, Taken, Watching
+from streamsrv.shared_state._redis.wire import Deleted, Names, Watching
 from streamsrv.shared_state.base import Condition, Notices
 
 __all__ = ["RedisSettings", "RedisState"]
@@ -57,7 +56,7 @@ class RedisState:
         self._link = link = Link(settings, numbers)
         self._names = names = Names(settings.prefix)
         self._leases = Leases(link, names, self._run)
-        self._claims = Claims(link, names, self._run)
+        self._claims = Claims(names, self._run)
         self._telling = Telling(link, names, numbers, self._run, own=lambda name: self._hearing.listens(name))
         self._hearing = Hearing(link, names, numbers, self._run, begun=self._watching, watched=self._telling.watched)
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,17 +88,11 @@ class RedisState:
 
     def claim(self, interview: str, stream: str, epoch: int) -> None:
         """See ``base.SharedState``."""
-        self._telling.order(self._claims.add(stream, epoch))
-        if epoch > 1:
-            self._telling.word(Taken(self._run, interview, stream, epoch))
+        self._telling.order(self._claims.add(interview, stream, epoch))
 
     def disclaim(self, stream: str, epoch: int) -> None:
         """See ``base.SharedState``."""
         self._telling.order(self._claims.drop(stream, epoch))
-
-    async def spoken(self, streams: Collection[str]) -> frozenset[str] | None:
-        """See ``base.SharedState``."""
-        return await self._claims.spoken(streams)
 
     # --- viewers ----------------------------------------------------------------------------------------------------
 

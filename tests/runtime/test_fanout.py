@@ -267,6 +267,21 @@ async def test_after_a_known_final_only_what_follows() -> None:
         assert (await drained(watch)).finals == names[2:]
 
 
+async def test_who_came_back_and_falls_behind_is_sent_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before as many finals were sent as are remembered."""
+    monkeypatch.setattr(module, "MAX_WAITING", 5)
+    world = World()
+    key = await world.begin()
+    names = [await world.final(key) for _ in range(3)]
+    with world.fanout.watch("talk", names[0]) as watch:
+        assert (await drained(watch)).finals == names[1:]
+        for _ in range(9):
+            world.fanout.tell(key, events.SpeechStarted(channel=0, utterance=1, at=0))
+        names.append(await world.final(key))
+        assert watch.catch_ups == 1
+        assert (await drained(watch)).finals == names[3:]
+
+
 @pytest.mark.parametrize("name", [FinalName("s0", 0, 9), FinalName("elsewhere", 0, 0)])
 async def test_after_an_unknown_final_everything(name: FinalName) -> None:
     world = World()

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from redis.asyncio import Redis
 
 from streamsrv.runtime import neighbours
 from streamsrv.shared_state import redis as module
@@ -172,13 +173,42 @@ async def test_a_false_word_takes_no_stream(tmp_path: Path, redis_url: str) -> N
 
 
 async def test_claims_tell_what_is_served_and_go_with_the_session(tmp_path: Path, redis_url: str) -> None:
-    async with two_nodes(tmp_path, redis_url) as nodes:
-        shared = nodes.two.shared
-        async with peer(nodes.one) as speaker:
-            stream = speaker.events[0]["stream"]
-            await until_so(lambda: shared.spoken([stream, "another"]), frozenset({stream}))
-            await speaker.finish()
-        await until_so(lambda: shared.spoken([stream]), frozenset())
+    async with (
+        two_nodes(tmp_path, redis_url) as nodes,
+        peer(nodes.one) as speaker,
+        neighbour_client(redis_url) as looker,
+    ):
+        key = f"streamsrv:speaker:{speaker.events[0]['stream']}"
+        await until_so(lambda: owner(looker, key), "1 one")
+        async with peer(nodes.two, query=f"resume={speaker.events[0]['resume_token']}") as new:
+            await until_so(lambda: owner(looker, key), "2 two")
+            await new.finish()
+        await until_so(lambda: looker.exists(key), 0)
+
+
+async def owner(looker: Redis, key: str) -> str:
+    return str(await looker.get(key)).partition(".")[0]
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_only_who_held_the_stream_is_told_unless_nobody_knows_who(
+    tmp_path: Path, redis_url: str, claimed: bool
+) -> None:
+    async with (
+        two_nodes(tmp_path, redis_url) as nodes,
+        peer(nodes.one) as old,
+        neighbour_client(redis_url) as looker,
+        looker.pubsub() as ear,
+    ):
+        key = f"streamsrv:speaker:{old.events[0]['stream']}"
+        await until_so(lambda: looker.exists(key), 1)
+        await ear.subscribe("streamsrv:nodes")
+        if not claimed:
+            await looker.delete(key)
+        async with peer(nodes.two, query=f"resume={old.events[0]['resume_token']}"):
+            assert await old.end() == 4409
+        heard = [await ear.get_message(timeout=0.1) for _ in range(3)]
+        assert [one["type"] for one in heard if one is not None] == ["subscribe"] + ["message"] * (not claimed)
 
 
 async def test_a_deletion_is_heard_on_every_node(tmp_path: Path, redis_url: str) -> None:

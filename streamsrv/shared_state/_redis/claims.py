@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-from streamsrv.shared_state._redis.link import Away, Command, Link
-from streamsrv.shared_state._redis.wire import Names
+from streamsrv.shared_state._redis.link import Command
+from streamsrv.shared_state._redis.wire import Names, Taken, encode
 
 CLAIM_MS: Final = 15_000
 """A claim that is not renewed for so long is over."""
 
 CLAIM: Final = """
 local held = redis.call('GET', KEYS[1])
-local epoch = held and tonumber(string.match(held, '^(%d+) '))
-if epoch and epoch > tonumber(string.match(ARGV[1], '^(%d+) ')) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local epoch, run
+if held then epoch, run = string.match(held, '^(%d+) (.+)$') end
+if epoch and tonumber(epoch) > tonumber(ARGV[1]) then return 0 end
+if ARGV[4] ~= '' and run ~= ARGV[2] then redis.call('PUBLISH', run and ARGV[5] .. run or ARGV[6], ARGV[4]) end
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 return 1
 """
-"""A newer epoch's claim stays, whoever renews an older one."""
+"""The word goes to whoever held the claim, or to all when nobody is known to; a newer epoch's claim stays.  It goes out
+first: a Redis that takes no writes passes words on."""
 DROP: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
 return 0
@@ -29,51 +32,40 @@ class Claims:
     """The claims of this node.
 
     Args:
-        node: what it is called.
+        run: names this process.
     """
 
-    def __init__(self, link: Link, names: Names, node: str) -> None:
-        self._link = link
+    def __init__(self, names: Names, run: str) -> None:
         self._names = names
-        self._node = node
+        self._run = run
         self._held: dict[str, int] = {}  # as many as there are sessions here
 
-    def add(self, stream: str, epoch: int) -> Command:
-        """What is to be sent for a stream that is served from now on."""
+    def add(self, interview: str, stream: str, epoch: int) -> Command:
+        """What is to be sent for a stream that is served from now on; who served an older epoch is told."""
         self._held[stream] = epoch
-        return self._claim(stream, epoch)
+        word = encode(Taken(self._run, interview, stream, epoch)) if epoch > 1 else b""
+        return self._claim(stream, epoch, word)
 
     def drop(self, stream: str, epoch: int) -> Command | None:
         """What is to be sent for one that is served no longer; ``None``: nothing."""
         if self._held.get(stream) != epoch:
             return None
         del self._held[stream]
-        return ("EVAL", DROP, 1, self._names.speaker(stream), self._value(epoch))
+        return self._farewell(stream, epoch)
 
     def renewal(self) -> Iterator[Command]:
         """What is to be sent now and then, so that none expires."""
         for stream, epoch in self._held.items():
-            yield self._claim(stream, epoch)
+            yield self._claim(stream, epoch, b"")
 
     def farewell(self) -> Iterator[Command]:
+        """What is to be sent when this node goes."""
         for stream, epoch in self._held.items():
-            yield ("EVAL", DROP, 1, self._names.speaker(stream), self._value(epoch))
+            yield self._farewell(stream, epoch)
 
-    async def spoken(self, streams: Collection[str]) -> frozenset[str] | None:
-        """See ``base.SharedState``."""
-        if not self._link.well.is_set() or self._link.refuses:
-            return None  # a Redis that takes no claims knows of none
-        asked = list(streams)
-        try:
-            answers = await self._link.run([("EXISTS", self._names.speaker(stream)) for stream in asked])
-        except Away:
-            return None
-        if any(isinstance(answer, Exception) for answer in answers):
-            return None
-        return frozenset(stream for stream, answer in zip(asked, answers, strict=True) if answer)
+    def _claim(self, stream: str, epoch: int, word: bytes) -> Command:
+        told = (word, self._names.to(""), self._names.nodes)
+        return ("EVAL", CLAIM, 1, self._names.speaker(stream), epoch, self._run, CLAIM_MS, *told)
 
-    def _claim(self, stream: str, epoch: int) -> Command:
-        return ("EVAL", CLAIM, 1, self._names.speaker(stream), self._value(epoch), CLAIM_MS)
-
-    def _value(self, epoch: int) -> str:
-        return f"{epoch} {self._node}"
+    def _farewell(self, stream: str, epoch: int) -> Command:
+        return ("EVAL", DROP, 1, self._names.speaker(stream), f"{epoch} {self._run}")

@@ -104,7 +104,7 @@ class Hearing:
         pubsub = self._link.pubsub()
         self._subscribed = set()
         try:
-            await pubsub.subscribe(self._names.nodes)
+            await pubsub.subscribe(self._names.to(self._run), self._names.nodes)
             self._pubsub, self._last_heard = pubsub, asyncio.get_running_loop().time()
             self._given_up.clear()
             self._change.set()
@@ -208,7 +208,7 @@ class Hearing:
                 case Watching(interview=interview):
                     self._watched(interview)
                 case Taken(interview=interview, stream=stream, epoch=epoch):
-                    self.notices.taken(interview, stream, epoch)
+                    self.notices.taken(interview, stream, epoch, word.node)
                 case Deleted(interview=interview):
                     self.notices.deleted(interview)
 

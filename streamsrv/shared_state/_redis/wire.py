@@ -1,6 +1,7 @@
 """What nodes say to each other through Redis: channels, keys and messages.
 
-``PREFIX:nodes``           channel all nodes listen to: ``Watching``, ``Taken``, ``Deleted``.
+``PREFIX:nodes``           channel all nodes hear: ``Watching``, ``Deleted``; ``Taken`` when nobody knows from whom.
+``PREFIX:to:NODE``         channel of one node: ``Taken``, to whom the stream was taken from.
 ``PREFIX:live:INTERVIEW``  channel of one interview: ``Live``, what happens in it.  Only here are words that were
                            spoken, in passing: nothing published is kept.
 ``PREFIX:node:NODE``       key, expiring: this node lives, and Redis takes what is written.
@@ -93,6 +94,9 @@ class Names:
 
     def live(self, interview: str) -> str:
         return self._live + interview
+
+    def to(self, run: str) -> str:
+        return f"{self._prefix}:to:{run}"
 
     def interview_of(self, channel: str) -> str | None:
         """The interview whose channel this is."""
