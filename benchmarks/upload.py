@@ -1,7 +1,8 @@
-"""Files and containers: ``python -m benchmarks.upload [--minutes 60] [--engine sphinx]``.
+"""Files and containers: ``python -m benchmarks.upload [--minutes 60] [--engine sphinx whisper]``.
 
-An upload as long as asked for is heard by the engine that hears nothing (the way of the audio alone) and by a real one:
-times real time, and the server's memory once a second while it goes.  Then somebody speaks as a browser does, WebM with
+An upload as long as asked for is heard by the engine that hears nothing (the way of the audio alone) and by real ones:
+times real time, and the server's memory while it goes (four times a second), as a plot.  ``whisper`` is the small model
+of the tests that knows the ten digits, and is given digits to hear.  Then somebody speaks as a browser does, WebM with
 Opus at the pace of speech, and as bare samples: first byte to first partial of each.
 """
 
@@ -18,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from benchmarks import figures
+from benchmarks import figures, plot, report
 from benchmarks.served import process
 from tests.support.recordings import webm
 from tests.support.speech import silence, voice
 
-SPEECH = Path(__file__).parents[1] / "tests" / "data" / "speech"
+TESTS = Path(__file__).parents[1] / "tests"
+SPEECH = TESTS / "data" / "speech"
+DIGITS = TESTS / "models" / "digits"
 RATE = 16_000
 PIECE_S = 0.1
 """Seconds a browser's recorder puts into each message."""
@@ -35,6 +39,8 @@ ROUNDS = 5
 MOST_GROWTH_MB = 128.0
 """Resident growth of the server beyond which its memory follows the file's length."""
 WITHIN_S = 3_600.0
+LOOK_EVERY_S = 0.25
+"""Between two looks at the server's memory."""
 RESIDENT = re.compile(r"^process_resident_memory_bytes (\S+)$", re.MULTILINE)
 
 
@@ -44,9 +50,10 @@ def resampled(samples: npt.NDArray[np.float32], rate: int, wanted: int) -> npt.N
     return np.asarray(np.interp(at, np.arange(len(samples)), samples), np.float64)
 
 
-def speech() -> bytes:
+def speech(kind: str) -> bytes:
     """Recordings of people where there are any, else what a detector takes for them; s16le, mono, 16 kHz."""
-    found = sorted(path for path in SPEECH.glob("*") if path.suffix in (".wav", ".flac"))
+    folder = DIGITS / "samples" if kind == "whisper" else SPEECH
+    found = sorted(path for path in folder.rglob("*") if path.suffix in (".wav", ".flac"))
     if not found:
         return silence(0.5) + voice(6.0) + silence(1.0)
     pieces = []
@@ -74,9 +81,9 @@ async def server(kind: str, folder: Path) -> AsyncIterator[int]:
         async with process("benchmarks.serving", "null", "--data-dir", str(folder / "null")) as port:
             yield port
     else:
-        async with process(
-            *("streamsrv", "serve", "--port", "0", "--engine", kind, "--data-dir", str(folder / kind))
-        ) as port:
+        model = ("--model", str(DIGITS)) if kind == "whisper" else ()
+        given = ("--port", "0", "--engine", kind, *model, "--data-dir", str(folder / kind))
+        async with process("streamsrv", "serve", *given) as port:
             yield port
 
 
@@ -87,7 +94,7 @@ async def resident_mb(http: aiohttp.ClientSession, url: str) -> float:
 
 
 async def upload(port: int, path: Path) -> tuple[dict[str, Any], float, list[float], int]:
-    """The job when it is over, its seconds, memory once a second, and how many segments have words."""
+    """The job when it is over, its seconds, memory every ``LOOK_EVERY_S``, and how many segments have words."""
     url = f"http://127.0.0.1:{port}"
     timeout = aiohttp.ClientTimeout(total=WITHIN_S)
     async with aiohttp.ClientSession(timeout=timeout) as http:
@@ -105,7 +112,7 @@ async def upload(port: int, path: Path) -> tuple[dict[str, Any], float, list[flo
             if job["state"] not in ("queued", "running"):
                 break
             memory.append(await resident_mb(http, url))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(LOOK_EVERY_S)
         took_s = (job["ended_ms"] - job["created_ms"]) / 1000 or time.perf_counter() - begun
         memory.append(await resident_mb(http, url))
         async with http.get(f"{url}/transcription/bench") as answer:
@@ -165,52 +172,137 @@ def curve(memory: list[float], width: int = 60) -> str:
     return f"{low:.0f} MB {line} {high:.0f} MB"
 
 
-async def measure(arguments: argparse.Namespace, told: figures.Measured) -> str:
-    talk = speech()
-    rows: list[tuple[str, ...]] = []
-    lines: list[str] = []
+def judged(kind: str, job: dict[str, Any], audio_s: float, memory: list[float], segments: int) -> list[str]:
+    """What is wrong with an upload; nothing when its figures may be believed."""
+    broken = []
+    if job["state"] != "done" or abs(job["audio_ms"] - audio_s * 1000) > 1:
+        broken.append(f"{kind}: the job is {job['state']}, {job['audio_ms']} ms were heard")
+    if not segments:
+        broken.append(f"{kind}: nothing is in the transcript")
+    if (growth := max(memory) - memory[0]) > MOST_GROWTH_MB:
+        broken.append(f"{kind}: the server grew by {growth:.0f} MB")
+    return broken
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What one engine did."""
+
+    kind: str
+    audio_s: float
+    took_s: float
+    segments: int
+    memory: list[float]
+    """Resident MB every ``LOOK_EVERY_S``."""
+    containers: dict[str, figures.Spread]
+    """Milliseconds from the first byte."""
+
+    @property
+    def pace(self) -> float:
+        """Times real time."""
+        return self.audio_s / self.took_s
+
+    def figures(self) -> dict[str, object]:
+        """As they are kept."""
+        return {
+            "audio_s": self.audio_s,
+            "took_s": self.took_s,
+            "times_real_time": round(self.pace, 2),
+            "segments": self.segments,
+            "resident_every_s": LOOK_EVERY_S,
+            "resident_mb": [round(one, 1) for one in self.memory],
+            "containers_ms": self.containers,
+        }
+
+
+async def run(kind: str, minutes: float, folder: Path, told: figures.Measured) -> Run:
+    talk = speech(kind)
+    path = folder / f"{kind}.flac"
+    audio_s = await asyncio.to_thread(long_file, path, talk, minutes)
+    async with server(kind, folder) as port:
+        job, took_s, memory, segments = await upload(port, path)
+        told.broken += judged(kind, job, audio_s, memory, segments)
+        found = {} if kind == "null" else await containers(port, talk)
+    return Run(kind=kind, audio_s=audio_s, took_s=took_s, segments=segments, memory=memory, containers=found)
+
+
+def shown(runs: list[Run]) -> str:
+    """The tables for people."""
+    rows = [
+        (
+            one.kind,
+            f"{one.audio_s:.0f}",
+            f"{one.took_s:.1f}",
+            f"{one.pace:.1f}",
+            f"{max(one.memory) - one.memory[0]:.0f}",
+        )
+        for one in runs
+    ]
+    parts = [figures.table(("upload", "audio s", "took s", "x real time", "growth MB"), rows), "memory over time:"]
+    parts += [f"{one.kind}: {curve(one.memory)}" for one in runs]
+    for one in runs:
+        if one.containers:
+            parts.append(f"\n{one.kind}, ms from the first byte, {ROUNDS} times")
+            table = [(way, str(spread.count), *spread.cells()) for way, spread in one.containers.items()]
+            parts.append(figures.table(("", "runs", "p50", "p95", "p99", "max"), table))
+    return "\n".join(parts)
+
+
+def drawn(runs: list[Run], date: str, folder: Path = report.RESULTS) -> list[Path]:
+    """The plots: memory over time, speed, and first partials."""
+    talks = [one for one in runs if one.containers]
+    ways = sorted({way for one in talks for way in one.containers})
+    return [
+        plot.lines(
+            plot.place("upload-memory", date, folder),
+            [
+                plot.Line(
+                    name=f"{one.kind}: {one.audio_s / 60:.0f} minutes in {one.took_s:.1f} s",
+                    x=[at * LOOK_EVERY_S for at in range(len(one.memory))],
+                    y=one.memory,
+                )
+                for one in runs
+            ],
+            title="Memory of the server while it hears a long file",
+            x="seconds since the upload began",
+            y="resident MB",
+        ),
+        plot.bars(
+            plot.place("upload-speed", date, folder),
+            [one.kind for one in runs],
+            {"speed": [one.pace for one in runs]},
+            title="Uploads: how much faster than real time",
+            y="times real time",
+            logarithmic=True,
+        ),
+        plot.bars(
+            plot.place("upload-containers", date, folder),
+            [one.kind for one in talks],
+            {way: [one.containers[way].p50 if way in one.containers else None for one in talks] for way in ways},
+            title=f"First byte to ..., p50 of {ROUNDS}",
+            y="ms",
+        ),
+    ]
+
+
+async def measure(arguments: argparse.Namespace, told: figures.Measured) -> list[Run]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        path = folder / "long.flac"
-        audio_s = long_file(path, talk, arguments.minutes)
-        for kind in ("null", *arguments.engine):
-            async with server(kind, folder) as port:
-                job, took_s, memory, segments = await upload(port, path)
-                growth = max(memory) - memory[0]
-                rows.append((kind, f"{audio_s:.0f}", f"{took_s:.1f}", f"{audio_s / took_s:.1f}", f"{growth:.0f}"))
-                lines.append(f"{kind}: {curve(memory)}")
-                told.figures[f"upload {kind}"] = {
-                    "audio_s": audio_s,
-                    "took_s": took_s,
-                    "times_real_time": round(audio_s / took_s, 2),
-                    "segments": segments,
-                    "resident_mb": [round(one, 1) for one in memory],
-                }
-                if job["state"] != "done" or abs(job["audio_ms"] - audio_s * 1000) > 1:
-                    told.broken.append(f"{kind}: the job is {job['state']}, {job['audio_ms']} ms were heard")
-                if not segments:
-                    told.broken.append(f"{kind}: nothing is in the transcript")
-                if growth > MOST_GROWTH_MB:
-                    told.broken.append(f"{kind}: the server grew by {growth:.0f} MB")
-                if kind != "null":
-                    found = await containers(port, talk)
-                    told.figures[f"containers {kind}"] = found
-                    lines.append(f"\n{kind}, ms from the first byte, {ROUNDS} times")
-                    table = [(way, str(one.count), *one.cells()) for way, one in found.items()]
-                    lines.append(figures.table(("", "runs", "p50", "p95", "p99", "max"), table))
-    head = ("upload", "audio s", "took s", "x real time", "growth MB")
-    return "\n".join([figures.table(head, rows), "memory, once a second:", *lines])
+        runs = [await run(kind, arguments.minutes, Path(name), told) for kind in ("null", *arguments.engine)]
+    told.figures = {one.kind: one.figures() for one in runs}
+    return runs
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the file (60)")
-    parser.add_argument("--engine", nargs="*", default=["sphinx"], help="engines that are measured (sphinx)")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/upload.json")
+    parser.add_argument("--engine", nargs="*", default=["sphinx", "whisper"], help="engines besides 'null' (both)")
+    parser.add_argument("--keep", action="store_true", help="write figures and plots into benchmarks/results/")
     arguments = parser.parse_args()
     given = [f"--minutes {arguments.minutes:g}", *(f"--engine {name}" for name in arguments.engine)]
     told = figures.begin("upload", given)
-    return figures.finish(told, "upload", asyncio.run(measure(arguments, told)), keep=arguments.keep)
+    runs = asyncio.run(measure(arguments, told))
+    for path in drawn(runs, told.date) if arguments.keep else ():
+        print(f"drawn: {path.name}")
+    return figures.finish(told, "upload", shown(runs), keep=arguments.keep)
 
 
 if __name__ == "__main__":

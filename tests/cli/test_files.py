@@ -119,6 +119,11 @@ async def test_a_backup_beside_a_running_server_restores_every_final_and_file(tm
     assert await read(again) == ["kept"]
     assert (again / "recordings" / "abc" / "s-1.flac").read_bytes() == b"fLaC"
     assert leftovers(tmp_path) == []
+    folders = {path.relative_to(again).as_posix(): mode(path) for path in again.rglob("*") if path.is_dir()}
+    assert folders == {"recordings": 0o700, "recordings/abc": 0o700}
+    files = {path.name: mode(path) for path in again.rglob("*") if path.is_file() and path.name != "streamsrv.lock"}
+    assert set(files.values()) == {0o600}, files
+    assert mode(again) == 0o700
 
 
 async def test_nothing_is_ever_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
