@@ -228,13 +228,7 @@ async def run(kind: str, minutes: float, folder: Path, told: figures.Measured) -
 def shown(runs: list[Run]) -> str:
     """The tables for people."""
     rows = [
-        (
-            one.kind,
-            f"{one.audio_s:.0f}",
-            f"{one.took_s:.1f}",
-            f"{one.pace:.1f}",
-            f"{max(one.memory) - one.memory[0]:.0f}",
-        )
+        (one.kind, *(f"{value:.1f}" for value in (one.audio_s, one.took_s, one.pace, max(one.memory) - one.memory[0])))
         for one in runs
     ]
     parts = [figures.table(("upload", "audio s", "took s", "x real time", "growth MB"), rows), "memory over time:"]
@@ -278,7 +272,7 @@ def drawn(runs: list[Run], date: str, folder: Path = report.RESULTS) -> list[Pat
             plot.place("upload-containers", date, folder),
             [one.kind for one in talks],
             {way: [one.containers[way].p50 if way in one.containers else None for one in talks] for way in ways},
-            title=f"First byte to ..., p50 of {ROUNDS}",
+            title=f"Spoken at the pace of speech, from the first byte: p50 of {ROUNDS}",
             y="ms",
         ),
     ]
