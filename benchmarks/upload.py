@@ -241,13 +241,13 @@ def shown(runs: list[Run]) -> str:
     return "\n".join(parts)
 
 
-def drawn(runs: list[Run], date: str, folder: Path = report.RESULTS) -> list[Path]:
-    """The plots: memory over time, speed, and first partials."""
+def drawn(runs: list[Run], name: str, date: str, folder: Path = report.RESULTS) -> list[Path]:
+    """The plots: memory over time, speed, and first partials where there were any."""
     talks = [one for one in runs if one.containers]
     ways = sorted({way for one in talks for way in one.containers})
-    return [
+    paths = [
         plot.lines(
-            plot.place("upload-memory", date, folder),
+            plot.place(f"{name}-memory", date, folder),
             [
                 plot.Line(
                     name=f"{one.kind}: {one.audio_s / 60:.0f} minutes in {one.took_s:.1f} s",
@@ -261,21 +261,20 @@ def drawn(runs: list[Run], date: str, folder: Path = report.RESULTS) -> list[Pat
             y="resident MB",
         ),
         plot.bars(
-            plot.place("upload-speed", date, folder),
+            plot.place(f"{name}-speed", date, folder),
             [one.kind for one in runs],
             {"speed": [one.pace for one in runs]},
             title="Uploads: how much faster than real time",
             y="times real time",
             logarithmic=True,
         ),
-        plot.bars(
-            plot.place("upload-containers", date, folder),
-            [one.kind for one in talks],
-            {way: [one.containers[way].p50 if way in one.containers else None for one in talks] for way in ways},
-            title=f"Spoken at the pace of speech, from the first byte: p50 of {ROUNDS}",
-            y="ms",
-        ),
     ]
+    if talks:
+        told = {way: [one.containers[way].p50 if way in one.containers else None for one in talks] for way in ways}
+        title = f"Spoken at the pace of speech, from the first byte: p50 of {ROUNDS}"
+        kinds = [one.kind for one in talks]
+        paths.append(plot.bars(plot.place(f"{name}-containers", date, folder), kinds, told, title=title, y="ms"))
+    return paths
 
 
 async def measure(arguments: argparse.Namespace, told: figures.Measured) -> list[Run]:
@@ -294,9 +293,10 @@ def main() -> int:
     given = [f"--minutes {arguments.minutes:g}", *(f"--engine {name}" for name in arguments.engine)]
     told = figures.begin("upload", given)
     runs = asyncio.run(measure(arguments, told))
-    for path in drawn(runs, told.date) if arguments.keep else ():
+    name = "-".join(["upload", *arguments.engine])
+    for path in drawn(runs, name, told.date) if arguments.keep else ():
         print(f"drawn: {path.name}")
-    return figures.finish(told, "upload", shown(runs), keep=arguments.keep)
+    return figures.finish(told, name, shown(runs), keep=arguments.keep)
 
 
 if __name__ == "__main__":

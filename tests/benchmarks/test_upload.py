@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks import figures, upload
@@ -23,12 +24,14 @@ async def test_a_short_file_is_measured_told_and_drawn(tmp_path: Path) -> None:
     assert null.pace > 1
     assert len(null.memory) >= 2
     assert "null" in upload.shown(runs)
-    assert [path.name for path in upload.drawn(runs, "2026-01-02", tmp_path)] == [
+    assert [path.name for path in upload.drawn(runs, "upload", "2026-01-02", tmp_path)] == [
         "upload-memory-2026-01-02.png",
         "upload-speed-2026-01-02.png",
-        "upload-containers-2026-01-02.png",
     ]
-    assert all(size_of(path) == (770, 396) for path in tmp_path.iterdir())
+    talking = msgspec.structs.replace(null, containers={"samples: first partial": figures.spread([400.0, 500.0])})
+    paths = upload.drawn([null, talking], "both", "2026-01-02", tmp_path)
+    assert paths[-1].name == "both-containers-2026-01-02.png"
+    assert [size_of(path) for path in paths] == [(770, 396)] * 3
 
 
 @pytest.mark.parametrize(
