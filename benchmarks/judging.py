@@ -75,6 +75,10 @@ class Segment(msgspec.Struct, kw_only=True):
         return _words(self.final)
 
     @property
+    def middle_ms(self) -> float:
+        return (int(self.final.message["start_ms"]) + int(self.final.message["stop_ms"])) / 2
+
+    @property
     def duration_ms(self) -> int:
         return int(self.final.message["stop_ms"]) - int(self.final.message["start_ms"])
 
@@ -193,10 +197,14 @@ def _judge_end(judged: Judged, heard: Heard, segment: Segment) -> None:
 
 
 def _judge_text(judged: Judged, heard: Heard, segments: Sequence[Segment]) -> None:
-    """Word errors of a recording somebody wrote down, without the part that is cut off."""
+    """Word errors of a recording somebody wrote down, without the part that is cut off.
+
+    A segment belongs to the part that holds its middle: the one that is cut off begins before its part does, by the
+    audio that is kept before an onset, and its words are said a second time.
+    """
     wanted = heard.script.text.split()
     if wanted:
-        said = [word for s in segments if s.final.message["start_ms"] < heard.script.plain_ms for word in s.words]
+        said = [word for s in segments if s.middle_ms < heard.script.plain_ms for word in s.words]
         judged.written, judged.errors = len(wanted), edits(wanted, said)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import soundfile
 
@@ -93,6 +94,13 @@ def test_latencies_count_from_the_words_ends() -> None:
 def test_a_flush_counts_from_when_it_was_meant_to_be_sent() -> None:
     judged = judge(heard([*TALK[:4], final(2_030.0, "one two", cause="flush"), CLOSED]))
     assert (judged.flush, judged.final) == ([30.0], [])
+
+
+def test_the_part_that_is_cut_off_is_no_error_though_its_segment_begins_in_the_pause_before_it() -> None:
+    script = msgspec.structs.replace(SCRIPT, text="one two", plain_ms=1_500)
+    flushed = final(2_030.0, "one", segment=1, cause="flush", start_ms=1_400, stop_ms=2_000)
+    told = Heard(script=script, arrivals=[*TALK[:-1], flushed, CLOSED], flush_ms=2_000.0, late_ms=[0.0])
+    assert (judge(told).written, judge(told).errors) == (2, 0)
 
 
 @pytest.mark.parametrize(
