@@ -1,9 +1,9 @@
 """The process that is measured: ``python -m benchmarks.serving KIND``.
 
 ``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``whisper`` is it as ``streamsrv
-serve`` would run it under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do: a
-handler that asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port and
-ends when its standard input does.
+serve`` would run it under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do:
+a handler that asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port
+and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -83,8 +83,11 @@ def on_null(data_dir: Path, tape: bytes, *, talks: bool) -> tuple[Settings, Engi
 
 async def on_whisper(data_dir: Path, chosen: Sequence[str]) -> tuple[Settings, Engines, telemetry.Metrics]:
     """A server whose engine is loaded; ``chosen`` are settings as ``KEY=VALUE``."""
-    flags: dict[str, object] = {key: value for key, _, value in (one.partition("=") for one in chosen)}
-    settings = load(None, flags=flags | {"store.data_dir": str(data_dir)}).settings
+    flags: dict[str, object] = {"store.data_dir": str(data_dir)}
+    for assignment in chosen:
+        key, _, value = assignment.partition("=")
+        flags[key] = value
+    settings = load(None, flags=flags).settings
     wanted, numbers = settings.engine, telemetry.Metrics("bench")
     engine, _ = make_engine(
         "whisper", model=wanted.model, device=wanted.device, workers=wanted.workers, whisper=settings.whisper

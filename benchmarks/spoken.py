@@ -1,7 +1,7 @@
 """Speech whose words and their ends are known by construction, for engines that hear it exactly or nearly so.
 
-Tones are what the hand-made Whisper of the tests hears: one word each half second.  Digits are recordings of people, put
-together with pauses; where each word ends was measured in the recordings once (``index.json`` beside them).
+Tones are what the hand-made Whisper of the tests hears: one word each half second.  Digits are recordings of people,
+put together with pauses; where each word ends was measured in the recordings once (``index.json`` beside them).
 """
 
 from __future__ import annotations

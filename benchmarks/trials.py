@@ -1,7 +1,7 @@
 """Many live sessions on one window engine, for a while: what everybody saw, and what the server did meanwhile.
 
-Open loop: each speaker's audio has intended times from the start of the run, at a random phase, and every latency counts
-from them.  Percentiles pool all words of all sessions.
+Open loop: each speaker's audio has intended times from the start of the run, at a random phase, and every latency
+counts from them.  Percentiles pool all words of all sessions.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Answer(Fact, frozen=True, kw_only=True, tag="answer"):
     failed: bool = False
     """The engine gave this segment up after its retries; ``words`` is empty."""
     every_s: float = 0.0
-    """Seconds between two partials that the engine bears at the moment, when that is more than it promises; else 0."""
+    """Seconds between two partials that the engine has time for now; 0: as it promises."""
 
 
 # --- receipts ---------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class WhisperEngine:
         return self._model
 
     async def start(self) -> None:
-        model = await asyncio.to_thread(loading.load, self._settings)
+        model = await asyncio.wrap_future(loading.standing_back(partial(loading.load, self._settings)))
         try:
             await asyncio.to_thread(warm, model, self._settings, beam=self._beam(model), batch=self._batch(model))
         except (RuntimeError, ValueError, MemoryError) as failure:
@@ -126,8 +126,9 @@ class WhisperEngine:
         return Task(place, window, frames)
 
     def _likeness(self, model: Model, task: Task) -> tuple[int, ...]:
+        """What the tasks of one batch have in common; with a prefix the first new token may end the answer."""
         context = task.attention.context(model.tongue(model.first_language, task.attention.task))
-        return task.frames, len(context), self._width(model, task)
+        return task.frames, len(context), self._width(model, task), bool(task.window.prefix)
 
     def _width(self, model: Model, task: Task) -> int:
         return self._beam(model) if task.window.final else 1

@@ -16,7 +16,7 @@ from streamsrv.runtime.ear import Answered, Ear, Picked, Read, TroubledBy
 from streamsrv.runtime.file_ear import FileEar
 from streamsrv.runtime.live import LiveEar
 from streamsrv.runtime.scheduler import Scheduler
-from streamsrv.runtime.scheduling.pace import Load
+from streamsrv.runtime.scheduling.pace import LEAST_STRETCH, Load
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.window import WindowEar
 from streamsrv.session.settings import MachineSettings
@@ -230,7 +230,7 @@ def machine_settings(engine: AnyEngine, session: SessionSettings) -> MachineSett
         idle_timeout_s=session.idle_timeout_s,
         resume_window_s=session.resume_window_s,
         max_stream_s=session.max_stream_s,
-        partial_every_s=abilities.partial_every_s,
+        partial_every_s=abilities.partial_every_s * (1.0 if live else LEAST_STRETCH),
         agreement=abilities.agreement,
         partials_always=live,
         final_within_s=FINAL_WITHIN_S,

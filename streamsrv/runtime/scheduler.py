@@ -168,8 +168,8 @@ class Scheduler:
 
     @property
     def every_s(self) -> float:
-        """Seconds between two partials when the engine bears fewer than promised, else 0."""
-        return self._pace.every_s if self._pace.stretch > 1.0 else 0.0
+        """Seconds between two partials that the engine bears now."""
+        return self._pace.every_s
 
     @property
     def load(self) -> Load:

@@ -29,7 +29,7 @@ class Hearing:
         self._asked: dict[int, Asked] = {}
         self._next_request = 0
         self._every_s = settings.partial_every_s
-        """Pause between two partials: the settings', or longer while the engine is under load."""
+        """Pause between two partials: the settings', or what the engine has time for if that is longer."""
 
     def partial(self, channel: Channel, now: float) -> list[AnyEffect]:
         """Ask for a partial when it is time: one at a time per channel, and only with new audio."""

@@ -161,7 +161,11 @@ class Decoder:
     def _generate(
         self, asked: Sequence[Asked], encodings: Encodings, places: Sequence[int], temperature: float = 0.0
     ) -> list[Heard]:
-        """Decode ``places`` together: greedy or with the beam at temperature 0, by chance above."""
+        """Decode ``places`` together: greedy or with the beam at temperature 0, by chance above.
+
+        CTranslate2 keeps the first token it chooses from ending the answer; after a prefix that would make the model
+        invent a word whenever nothing more was said.
+        """
         chosen = [asked[place] for place in places]
         results = self._model.core.generate(
             encodings.pick(places),
@@ -170,6 +174,7 @@ class Decoder:
             max_length=prompts.longest(max(one.most for one in chosen), len(chosen[0].prompt)),
             return_scores=True,
             return_no_speech_prob=True,
+            suppress_blank=not any(one.spelled for one in chosen),
             sampling_topk=1 if temperature == 0 else 0,
             sampling_temperature=temperature or 1.0,
         )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 MOST_WORKERS: Final = 8
 """Batches computed at once on a CPU.  Two workers with a thread each beat one worker with two threads by far (16
 windows of 5 s with tiny.en on two busy cores: 250 ms against 600), because threads of one batch wait for each other."""
+
+STANDS_BACK: Final = 5
+"""Priority (nice) of the threads that compute.  They fill the cores; the event loop, which needs a core for moments,
+must not stand in line behind them."""
 
 
 class Model:
@@ -94,6 +101,23 @@ def load(settings: WhisperSettings) -> Model:
         raise _unreadable(folder, failure) from failure
     _check_features(whisper, folder)
     return Model(whisper, folder)
+
+
+def standing_back(job: Callable[[], Model]) -> Future[Model]:
+    """Do ``job`` in a thread of low priority, which the threads that it starts inherit."""
+    done: Future[Model] = Future()
+
+    def work() -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + STANDS_BACK)
+            done.set_result(job())
+        except BaseException as failure:  # whatever it is, it is told where the model is waited for
+            done.set_exception(failure)
+
+    threading.Thread(target=work, name="whisper-loading", daemon=True).start()
+    return done
 
 
 def locate(model: str | None) -> Path:

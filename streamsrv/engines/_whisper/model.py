@@ -60,6 +60,7 @@ class Core(Protocol):
         max_length: int,
         return_scores: bool,
         return_no_speech_prob: bool,
+        suppress_blank: bool = True,
         sampling_topk: int = 1,
         sampling_temperature: float = 1,
     ) -> Sequence[Generated]: ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from typing import TypeAlias
 from streamsrv.engines.base import Hypothesis, WindowEngine
 from streamsrv.errors import EngineBusy, EngineError, EngineFailed, EngineLost
 from streamsrv.runtime.scheduling.job import Job, Rank, Task
+
+SWITCH_S = 0.001
+"""A thread that runs Python gives way to the event loop after so long, not after the interpreter's usual 5 ms."""
 
 Outcome: TypeAlias = Hypothesis | EngineBusy | EngineFailed | EngineLost
 """``EngineLost``: the batch broke, and nothing is known about this window."""
@@ -68,6 +72,7 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         """At most one batch for each idle thread."""
+        sys.setswitchinterval(SWITCH_S)
         for number in range(threads):
             threading.Thread(target=self._work, name=f"window-{number}", daemon=True).start()
 

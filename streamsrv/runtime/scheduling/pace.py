@@ -1,8 +1,8 @@
 """How often partials are worth asking for, and how many sessions the engine bears.  Pure: time is an argument.
 
-Load is what live speech would cost at the promised pace, as a share of what the engine's threads can do.  Beyond
-``FULL`` the pace stretches so that it fits again: partials give way before finals are late.  Finals that are late all
-the same stretch it further.
+Load is what live speech would cost at the promised pace, as a share of what the engine's threads can do.  While it is
+low, partials come more often than promised.  Beyond ``FULL`` the pace stretches so that it fits again: partials give
+way before finals are late.  Finals that are late all the same stretch it further.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from streamsrv.runtime.scheduling.cost import CostBook
 
 FULL = 0.95
 """Load at which partials begin to come less often."""
+SPARE = 0.6
+"""Load up to which there is time for more partials than promised."""
+LEAST_STRETCH = 0.6
+"""Partials come at most every ``every_s`` times this: hypotheses of almost the same audio agree on anything."""
 MOST_STRETCH = 20.0
 """Partials come at least every ``every_s`` times this."""
 EASE_S = 10.0
@@ -41,7 +45,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     load: float
     """Share of its time that live speech takes at the promised pace."""
     stretch: float
-    """Partials come so many times less often than promised."""
+    """Partials come so many times less often than promised; below 1 more often."""
     share: float
     """Share of its time a session speaks."""
     oldest_final_s: float
@@ -122,12 +126,12 @@ class Pace:
         self._restretch(now, rate)
 
     def _restretch(self, now: float, rate: float) -> None:
-        wanted = self.load / FULL
+        wanted = max(self.load / FULL, min(1.0, self.load / SPARE))
         if now - self._late_at < LATE_S:
             wanted *= 1.0 + self._lateness
         else:
             self._lateness = 0.0
-        wanted = min(max(wanted, 1.0), MOST_STRETCH)
+        wanted = min(max(wanted, LEAST_STRETCH), MOST_STRETCH)
         self.stretch = wanted if wanted > self.stretch else max(wanted, self.stretch + (wanted - self.stretch) * rate)
 
     @property

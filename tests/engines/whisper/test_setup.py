@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -101,6 +102,13 @@ async def test_nothing_is_fetched_unless_told(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert said(await begin(tones), tone.sound(["one"])) == ["one"]
     assert "not on this disk" in (await refused(model="tiny.en", device="cpu")).message
+
+
+async def test_threads_that_compute_stand_back_behind_the_event_loop(begin: Begin, tones: Path) -> None:
+    await begin(tones, num_workers=2)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    behind = [os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir("/proc/self/task")]
+    assert behind.count(ours + loading.STANDS_BACK) >= 2
 
 
 async def test_it_says_what_it_is(begin: Begin, tones: Path) -> None:

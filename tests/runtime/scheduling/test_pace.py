@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamsrv.runtime.scheduling.cost import CostBook
-from streamsrv.runtime.scheduling.pace import LEAST_SPOKEN, MEASURED, Pace
+from streamsrv.runtime.scheduling.pace import LEAST_SPOKEN, LEAST_STRETCH, MEASURED, Pace
 from tests.support.hall import Hall, Lane
 
 A, B, EVERY_S = 0.02, 0.004, 0.5
@@ -48,8 +48,16 @@ def test_beyond_it_the_pace_stretches_at_once_so_that_it_fits() -> None:
 def test_it_comes_back_when_they_are_silent() -> None:
     measured = pace()
     play(measured, 220, 5.0)
-    play(measured, 10, 60.0, since=10.0)
+    play(measured, int(BEARS) - 2, 60.0, since=10.0)
     assert measured.stretch == pytest.approx(1.0, abs=0.02)
+
+
+def test_with_time_to_spare_partials_come_more_often_than_promised() -> None:
+    measured = pace()
+    play(measured, 10, 60.0)
+    assert measured.stretch == pytest.approx(LEAST_STRETCH, abs=0.02)
+    play(measured, int(BEARS) - 2, 1.0, since=60.0)
+    assert measured.stretch == 1.0, "and no longer when others speak"
 
 
 def test_late_finals_stretch_it_whatever_the_costs_say() -> None:
@@ -58,7 +66,7 @@ def test_late_finals_stretch_it_whatever_the_costs_say() -> None:
     measured.final_answered(1.4, 5.0)
     play(measured, 60, 0.5, since=5.0)
     assert measured.stretch > 1.2
-    play(measured, 60, 60.0, since=12.0)
+    play(measured, int(BEARS) - 2, 60.0, since=12.0)
     assert measured.stretch == pytest.approx(1.0, abs=0.02)
 
 
