@@ -6,6 +6,8 @@ how soon a final is there.
 
 On a busy machine ``chrt -r 10`` before the command keeps others out of the figures; the file says so.
 
+``--engine whisper`` compares live with offline and fitted windows with full ones (``benchmarks.windows``).
+
 The guard, which alone decides the exit code: another split of the same audio gives the same words.
 """
 
@@ -15,6 +17,7 @@ import argparse
 import asyncio
 import os
 import re
+import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -25,7 +28,7 @@ import msgspec
 import numpy as np
 import soundfile
 
-from benchmarks.figures import begin, finish, spread, table
+from benchmarks.figures import begin, engine_of, finish, spread, table
 from benchmarks.judging import edits
 from benchmarks.script import SOUNDS
 from benchmarks.served import speech_file
@@ -120,11 +123,11 @@ def _recording(file: Path) -> Recording:
     sound, rate = soundfile.read(file, dtype="int16", always_2d=True)
     samples = np.ascontiguousarray(sound[:, 0], dtype="<i2").tobytes()
     truth = tuple(words_of(file.with_suffix(".txt").read_text("utf-8")))
-    return Recording(name=file.stem, segments=tuple(_segments(samples, rate)), truth=truth)
+    return Recording(name=file.stem, segments=tuple(segments_of(samples, rate)), truth=truth)
 
 
-def _segments(samples: bytes, rate_hz: int) -> list[bytes]:
-    """As the server cuts them."""
+def segments_of(samples: bytes, rate_hz: int) -> list[bytes]:
+    """The speech in ``samples`` (int16, mono), as the server cuts it: int16 at 16 000 Hz."""
     front = Front(Options(sample_rate=rate_hz))
     marks: list[Mark] = []
     cut: list[bytes] = []
@@ -292,7 +295,12 @@ async def _final_ms(listener: Listener, segment: bytes) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    asked = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if engine_of(given) == "whisper":
+        from benchmarks import windows  # needs the extra 'whisper'
+
+        return windows.main(given)
+    asked = _parser().parse_args(given)
     measured = begin("accuracy", ())
     measured.machine["packages"] += f" pocketsphinx {version('pocketsphinx')}"
     all_of = recordings(asked.audio)
@@ -319,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     folder = speech_file().parent
+    parser.add_argument("--engine", choices=("sphinx", "whisper"), default="sphinx")
     parser.add_argument("--audio", type=Path, nargs="+", default=[folder], help="recordings or folders of them")
     parser.add_argument("--sessions", type=int, default=1, help="in real time at once, one worker each")
     parser.add_argument("--seconds", type=float, default=60.0, help="of real time at most")

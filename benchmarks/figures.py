@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -42,6 +43,15 @@ def finish(measured: Measured, name: str, text: str, *, keep: bool) -> int:
     if keep:
         print(f"kept in {os.path.relpath(report.write(measured, name))}")
     return 1 if measured.broken else 0
+
+
+def engine_of(arguments: Sequence[str]) -> str | None:
+    """The engine a command line asks for, before it is known which flags that engine's benchmark has."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--engine")
+    known, _ = parser.parse_known_args(arguments)
+    engine: str | None = known.engine
+    return engine
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):

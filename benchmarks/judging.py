@@ -50,6 +50,8 @@ class Judged(msgspec.Struct, kw_only=True):
     """Words of constructed speech."""
     matched: int = 0
     """Of them in the finals."""
+    truth_errors: int = 0
+    """Edits between constructed speech and the finals."""
     written: int = 0
     """Words of the texts beside recordings."""
     errors: int = 0
@@ -159,6 +161,7 @@ def _ends(heard: Heard, segments: Sequence[Segment], judged: Judged) -> list[tup
     said = [segments[n].words[p] for n, p in places]
     pairs = list(_matches([word.text for word in truth], said))
     judged.truth, judged.matched = len(truth), len(pairs)
+    judged.truth_errors = edits([word.text for word in truth], said)
     return [(places[b][0], (places[b][1], float(truth[a].stop_ms))) for a, b in pairs]
 
 

@@ -1,7 +1,8 @@
 """How soon words are there: ``python -m benchmarks.latency [--sessions N --audio PLACE --engine NAME]``.
 
 Speakers in real time over real sockets to a real server process, open loop: every latency counts from the time the
-audio was meant to be sent.  Percentiles pool all words of all sessions.
+audio was meant to be sent.  Percentiles pool all words of all sessions.  ``--engine whisper`` measures words whose ends
+are known, with the models of the tests (``benchmarks.whispered``).
 
 Guards, which alone decide the exit code: no stable word is ever taken back, every segment gets one final, all audio is
 accounted for.
@@ -19,7 +20,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from benchmarks.figures import begin, finish, spread, table
+from benchmarks.figures import begin, engine_of, finish, spread, table
 from benchmarks.judging import Judged, judge
 from benchmarks.listening import Heard, play
 from benchmarks.script import Script, constructed, recordings
@@ -147,6 +148,10 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
+    if engine_of(given) == "whisper":
+        from benchmarks import whispered  # needs the extra 'whisper'
+
+        return whispered.main(given)
     plan, keep = plan_of(given)
     measured = begin("latency", given)
     pools = asyncio.run(measure(plan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
@@ -42,13 +43,33 @@ async def play(http: aiohttp.ClientSession, url: str, script: Script, frame_ms: 
         url: of the stream.
         after_s: pause before the first sample.
     """
+    socket = await http.ws_connect(url, params={"sample_rate": str(script.rate_hz)}, max_msg_size=0)
+    count = -(-len(script.samples) // _bytes(script, frame_ms))
+    dues = [after_s + frame * frame_ms / 1000 for frame in range(1, count + 1)]
+    return await converse(socket, script, frame_ms, dues, first_s=after_s)
+
+
+async def converse(
+    socket: aiohttp.ClientWebSocketResponse,
+    script: Script,
+    frame_ms: int,
+    dues: Sequence[float],
+    *,
+    first_s: float = 0.0,
+) -> Heard:
+    """Speak a script into an open socket, and close it.
+
+    Args:
+        dues: seconds from now at which each frame is to be sent.
+        first_s: seconds from now at which the first sample is spoken: zero of the script's timeline.
+    """
     loop = asyncio.get_running_loop()
     arrivals: list[Arrival] = []
     flushed = asyncio.Event()
-    async with http.ws_connect(url, params={"sample_rate": str(script.rate_hz)}, max_msg_size=0) as socket:
-        zero = loop.time() + 0.05 + after_s
-        reader = asyncio.create_task(_read(socket, zero, arrivals, flushed))
-        late_ms = await _speak(socket, script, frame_ms, zero)
+    async with socket:
+        now = loop.time() + 0.05
+        reader = asyncio.create_task(_read(socket, now + first_s, arrivals, flushed))
+        late_ms = await _speak(socket, script, frame_ms, [now + due for due in dues])
         await socket.send_str('{"type":"flush"}')
         async with asyncio.timeout(ANSWER_WITHIN_S):
             await flushed.wait()
@@ -57,12 +78,17 @@ async def play(http: aiohttp.ClientSession, url: str, script: Script, frame_ms: 
     return Heard(script=script, arrivals=arrivals, flush_ms=len(late_ms) * float(frame_ms), late_ms=late_ms)
 
 
-async def _speak(socket: aiohttp.ClientWebSocketResponse, script: Script, frame_ms: int, zero: float) -> list[float]:
+def _bytes(script: Script, frame_ms: int) -> int:
+    return 2 * script.rate_hz * frame_ms // 1000
+
+
+async def _speak(
+    socket: aiohttp.ClientWebSocketResponse, script: Script, frame_ms: int, dues: Sequence[float]
+) -> list[float]:
     loop = asyncio.get_running_loop()
-    size = 2 * script.rate_hz * frame_ms // 1000
+    size = _bytes(script, frame_ms)
     late_ms: list[float] = []
-    for number, at in enumerate(range(0, len(script.samples), size), start=1):
-        due = zero + number * frame_ms / 1000
+    for due, at in zip(dues, range(0, len(script.samples), size), strict=True):
         wait = due - loop.time()
         if wait > 0:
             await asyncio.sleep(wait)

@@ -3,7 +3,9 @@
 The server processes have one core, the crowds of speakers another.  Each speaker sends frames of 20 ms (640 bytes)
 in real time to an engine that hears nothing, and an equal crowd does the same to a bare aiohttp handler that asks
 ``webrtcvad`` about each frame; they take turns, A B A B in one run.  The difference of CPU time per frame is what our
-house adds.
+house adds.  ``--engine whisper`` measures how many sessions a Whisper holds instead (``benchmarks.capacity``),
+with ``--soak MINUTES`` what they cost in memory (``benchmarks.soak``), with ``--inside`` what becomes of those inside
+when they speak more than they did when they were let in (``benchmarks.inside``).
 
 Guards, which alone decide the exit code: every frame is accounted for, in order.  Each frame carries its number in
 its samples (``benchmarks.tape``); the engine compares what it hears with what was sent, a speaker compares each
@@ -23,7 +25,7 @@ from functools import partial
 import msgspec
 
 from benchmarks import report
-from benchmarks.figures import begin, finish, table
+from benchmarks.figures import begin, engine_of, finish, table
 from benchmarks.served import speech_file
 from benchmarks.sides import Account, Kind, side
 from benchmarks.tape import make_tape
@@ -205,6 +207,12 @@ def plan_of(arguments: Sequence[str]) -> tuple[Plan, bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
+    if engine_of(given) == "whisper":
+        from benchmarks import capacity, inside, soak  # they need the extra 'whisper'
+
+        asked = {word.partition("=")[0] for word in given}
+        other = soak.main if "--soak" in asked else inside.main if "--inside" in asked else capacity.main
+        return other(given)
     plan, keep = plan_of(given)
     measured = begin("load", given)
     rows = asyncio.run(measure(plan))

@@ -44,11 +44,25 @@ def tones(seed: int, seconds: float, *, share: float = 1.0) -> Script:
     script = _Put(name=f"tones-{seed}")
     script.rest(0.3)
     while script.seconds < seconds:
-        many = seconds - script.seconds if share >= 1.0 else tone.SLOT_S * float(chance.integers(*TURN_WORDS))
-        words = [str(word) for word in chance.choice(tone.WORDS, max(1, round(many / tone.SLOT_S)))]
-        script.say(tone.sound(words), words, [(n * tone.SLOT_S + tone.TONE_S) for n in range(len(words))])
+        many = round((seconds - script.seconds) / tone.SLOT_S) if share >= 1.0 else int(chance.integers(*TURN_WORDS))
+        script.tones(max(1, many), chance)
         if script.seconds < seconds:
-            script.rest(max(LEAST_PAUSE_S, many * (1 - share) / share))
+            script.rest(max(LEAST_PAUSE_S, many * tone.SLOT_S * (1 - share) / share))
+    return script.over(chance)
+
+
+def turns(seed: int, stretches: Sequence[tuple[float, float]]) -> Script:
+    """Tones whose share of the time changes: ``(seconds, share)`` for each stretch, with pauses at any share."""
+    chance = np.random.default_rng(seed)
+    script = _Put(name=f"turns-{seed}")
+    script.rest(0.3)
+    end_s = 0.0
+    for seconds, share in stretches:
+        end_s += seconds
+        while script.seconds < end_s:
+            many = int(chance.integers(*TURN_WORDS))
+            script.tones(many, chance)
+            script.rest(max(LEAST_PAUSE_S, many * tone.SLOT_S * (1 - share) / share))
     return script.over(chance)
 
 
@@ -99,6 +113,11 @@ class _Put:
             Spoken(text=word, stop_ms=round(1000 * (at_s + end_s))) for word, end_s in zip(words, ends_s, strict=True)
         ]
         self._add(sound)
+
+    def tones(self, many: int, chance: np.random.Generator) -> None:
+        """Random words, one each half second."""
+        words = [str(word) for word in chance.choice(tone.WORDS, many)]
+        self.say(tone.sound(words), words, [n * tone.SLOT_S + tone.TONE_S for n in range(many)])
 
     def over(self, chance: np.random.Generator) -> Script:
         """What was said last is flushed at its last sample."""

@@ -7,8 +7,10 @@ counts from them.  Percentiles pool all words of all sessions.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ from benchmarks.served import process
 from benchmarks.sides import Look, look, url
 from tests.models import tone
 
+MADE = {"tone": "tone at tiny.en's size", "small-tone": "small tone"}
+"""Models that are made on the spot."""
 FRAME_MS = 40
 """Audio in one message."""
 PHASE_S = 1.0
@@ -41,6 +45,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """How late the server's event loop came back to an alarm, ms."""
     cores: float
     """CPU seconds of the server per second."""
+    others: float
+    """CPU seconds per second of everything on the machine that is neither the server nor the speakers: noise."""
     rss_mb: float
     degraded: int
     """Times somebody was told of trouble."""
@@ -66,8 +72,8 @@ async def server(model: Path, *chosen: str, cpu: int | None = None) -> AsyncIter
 
 @asynccontextmanager
 async def model_folder(wanted: str) -> AsyncIterator[Path]:
-    """``tone``: made on the spot at tiny.en's true size; ``small-tone``: 4 MB; anything else is a folder."""
-    if wanted not in ("tone", "small-tone"):
+    """One of ``MADE``, or a folder."""
+    if wanted not in MADE:
         yield Path(wanted)
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
@@ -80,7 +86,7 @@ async def trial(port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms
     chance = random.Random(seed)
     heard, refused, told = Judged(), 0, 0
     async with aiohttp.ClientSession() as http, aiohttp.ClientSession(url(port)) as aside:
-        before, began = await look(aside), asyncio.get_running_loop().time()
+        before, began, busy = await look(aside), asyncio.get_running_loop().time(), _busy_s() - time.process_time()
 
         async def speak(number: int, script: Script) -> None:
             nonlocal refused, told
@@ -94,16 +100,27 @@ async def trial(port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms
             heard.add(judge(said))
 
         await asyncio.gather(*(speak(number, script) for number, script in enumerate(scripts)))
-        after, ended = await look(aside), asyncio.get_running_loop().time()
+        after, took = await look(aside), asyncio.get_running_loop().time() - began
+        served = after.cpu_s - before.cpu_s
+        busy = _busy_s() - time.process_time() - busy
     return Trial(
         sessions=len(scripts),
         refused=refused,
         heard=heard,
         stall=spread(after.stalls_ms),
-        cores=round((after.cpu_s - before.cpu_s) / (ended - began), 2),
+        cores=round(served / took, 2),
+        others=round(max(0.0, busy - served) / took, 2),
         rss_mb=round(_mb(after), 1),
         degraded=told,
     )
+
+
+def _busy_s() -> float:
+    """CPU seconds that all cores together were busy since the machine was started."""
+    user, nice, system, _idle, _waiting, interrupts, soft = map(
+        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
+    )
+    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def _mb(seen: Look) -> float:

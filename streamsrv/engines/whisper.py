@@ -26,8 +26,8 @@ __all__ = ["WhisperEngine", "WhisperSettings"]
 
 BATCH: Final = {"cpu": 8, "cuda": 32}
 BEAM: Final = {"cpu": 1, "cuda": 5}
-PARTIAL_EVERY_S: Final = 0.5
-"""Seconds between two partials of a session when the machine is idle."""
+PARTIAL_EVERY_S: Final = 0.6
+"""Promised seconds between two partials of a session: words are stable after two, within 1.5 s of their ends."""
 NOTE: Final = (
     "windows of {floor} s or more instead of Whisper's 30 s; accuracy is the model's, and may suffer from short windows"
 )

@@ -11,7 +11,7 @@ import numpy as np
 from streamsrv.audio.mel import HOP
 from streamsrv.engines._whisper import guards, prompts, words
 from streamsrv.engines._whisper.guards import Sound
-from streamsrv.engines._whisper.model import Encoded, Floats, Generated, Loaded, Tongue
+from streamsrv.engines._whisper.model import Aligned, Encoded, Floats, Generated, Loaded, Tongue
 from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.engines._whisper.windows import Task
 from streamsrv.engines.base import Hypothesis
@@ -213,18 +213,37 @@ class Decoder:
     # --- words --------------------------------------------------------------------------------------------------
 
     def _words(self, asked: Sequence[Asked], heard: Sequence[Heard], encodings: Encodings) -> list[list[Word]]:
+        kept = [self._kept(one, answer) for one, answer in zip(asked, heard, strict=True)]
+        found = [
+            words.pieces(one.tongue, one.task.window.prefix, one.spelled, tokens[len(one.prefix) :])
+            for one, tokens in zip(asked, kept, strict=True)
+        ]
+        aligned = self._align(
+            [p for p, one in enumerate(asked) if found[p] and self._measures(one)], asked, kept, encodings
+        )
         said: list[list[Word]] = []
         for place, (one, answer) in enumerate(zip(asked, heard, strict=True)):
-            tokens = self._kept(one, answer)
-            rest = tokens[len(one.prefix) :]
-            found = words.pieces(one.tongue, one.task.window.prefix, one.spelled, rest)
             placed: list[Word] = []
-            if found and self._measures(one):
-                placed = self._measured(one, tokens, found, encodings.pick([place]))
-            elif found:
-                placed = words.estimated(found, one.sound.speech, math.exp(answer.logprob))
+            if place in aligned:
+                placed = self._measured(one, found[place], aligned[place])
+            elif found[place]:
+                placed = words.estimated(found[place], one.sound.speech, math.exp(answer.logprob))
             said.append(words.moved(placed, one.sound.skipped * HOP))
         return said
+
+    def _align(
+        self, places: Sequence[int], asked: Sequence[Asked], kept: Sequence[list[int]], encodings: Encodings
+    ) -> dict[int, Aligned]:
+        """Where the tokens of these windows lie; those that begin alike are looked at together."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place in places:
+            groups.setdefault(tuple(asked[place].tongue.sot_sequence), []).append(place)
+        found: dict[int, Aligned] = {}
+        for start, group in groups.items():
+            texts, frames = [kept[place] for place in group], [len(asked[place].sound.loud) for place in group]
+            answers = self._model.core.align(encodings.pick(group), list(start), texts, frames)
+            found.update(zip(group, answers, strict=True))
+        return found
 
     def _kept(self, one: Asked, heard: Heard) -> list[int]:
         """The tokens of an answer that pass the guards of the text; always the prefix."""
@@ -235,10 +254,8 @@ class Decoder:
     def _measures(self, one: Asked) -> bool:
         return one.task.window.final or self._settings.partial_words == "aligned" or one.sound.surely > 0
 
-    def _measured(self, one: Asked, tokens: list[int], found: Sequence[words.Piece], encoded: Encoded) -> list[Word]:
-        spoken = len(one.sound.loud)
-        aligned = self._model.core.align(encoded, one.tongue.sot_sequence, [tokens], [spoken])[0]
-        times = words.measured(found, aligned, min(spoken * HOP, one.task.samples))
+    def _measured(self, one: Asked, found: Sequence[words.Piece], aligned: Aligned) -> list[Word]:
+        times = words.measured(found, aligned, min(len(one.sound.loud) * HOP, one.task.samples))
         placed = words.settled(times, one.sound.loud, whole=one.task.window.final)
         return guards.credible(placed, one.sound, len(one.spelled))
 

@@ -15,7 +15,7 @@ FULL = 0.95
 """Load at which partials begin to come less often."""
 SPARE = 0.6
 """Load up to which there is time for more partials than promised."""
-LEAST_STRETCH = 0.6
+LEAST_STRETCH = 0.5
 """Partials come at most every ``every_s`` times this: hypotheses of almost the same audio agree on anything."""
 MOST_STRETCH = 20.0
 """Partials come at least every ``every_s`` times this."""

@@ -1,0 +1,241 @@
+"""How many live sessions Whisper holds: ``python -m benchmarks.load --engine whisper [--floors 1 5 10]``.
+
+For each window floor a server with default settings, and speakers without a pause, or nearly.  Held is the largest
+number of sessions, all let in at the door, whose words are stable within ``LIMIT_MS`` of their ends (p95 of all words
+pooled).  It is looked for by halving, then confirmed in a longer run, in which a backlog would show; one that is not
+confirmed is lowered until it is.
+
+Guards, which alone decide the exit code: no stable word taken back, every segment one final, all audio accounted for,
+and of tones every word heard.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from benchmarks import plot
+from benchmarks.figures import begin, finish, spread, table
+from benchmarks.script import Script
+from benchmarks.spoken import digits, tones
+from benchmarks.trials import MADE, Trial, model_folder, server, trial
+
+LIMIT_MS: Final = 1_500.0
+GOALS: Final = {1: 32, 5: 10, 10: 6}
+GUESSES: Final = {1: 40, 5: 20, 10: 12}
+"""Sessions the search begins with."""
+STALLS_MS: Final = (5.0, 20.0)
+"""Goals of the loop: p99 and maximum."""
+REST_S: Final = 4.0
+"""Between two runs: the pace comes back to normal."""
+LOWER: Final = 0.9
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be measured."""
+
+    model: str = "tone"
+    """``tone``: made at tiny.en's true size; or the folder of a model of digits."""
+    floors: tuple[int, ...] = (1, 5, 10)
+    seconds: float = 12.0
+    """Of speech in each run of the search."""
+    confirm_s: float = 40.0
+    share: float = 0.85
+    """Of the time that is spoken."""
+    sessions: int | None = None
+    """Measure this number, search none."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether every word must be heard."""
+        return self.model in MADE
+
+
+class Found(msgspec.Struct, kw_only=True):
+    """One floor."""
+
+    floor: int
+    tried: list[Trial] = []
+    held: Trial | None = None
+    """The confirming run."""
+
+
+def holds(run: Trial) -> bool:
+    """Whether everybody was let in and the words came in time."""
+    return run.refused == 0 and run.commit.p95 <= LIMIT_MS
+
+
+async def measure(plan: Plan) -> list[Found]:
+    """All floors, one server after the other."""
+    found = []
+    async with model_folder(plan.model) as model:
+        for floor in plan.floors:
+            async with server(model, f"whisper.window_floor_s={floor}") as port:
+                found.append(await _search(plan, port, floor))
+    return found
+
+
+async def _search(plan: Plan, port: int, floor: int) -> Found:
+    found = Found(floor=floor)
+
+    async def run(sessions: int, seconds: float) -> Trial:
+        seed = 1_000 * floor + len(found.tried)
+        done = await trial(port, [_script(plan, 100 * seed + n, seconds) for n in range(sessions)], seed=seed)
+        found.tried.append(done)
+        await asyncio.sleep(REST_S)
+        return done
+
+    await run(1, plan.seconds)  # what batches cost is learnt
+    sessions = plan.sessions or await _most(run, plan, GUESSES.get(floor, 12))
+    while sessions > 0:
+        last = await run(sessions, plan.confirm_s)
+        if holds(last) or plan.sessions:
+            found.held = last
+            break
+        sessions = min(sessions - 1, int(sessions * LOWER))
+    return found
+
+
+async def _most(run: Callable[[int, float], Awaitable[Trial]], plan: Plan, guess: int) -> int:
+    """The largest number that holds in short runs, within a tenth; 0 when none does."""
+    low, high = 0, 0
+    while high == 0 or high - low > max(1, low // 10):
+        sessions = (low + high + 1) // 2 if high else guess if not low else low * 3 // 2
+        if holds(await run(sessions, plan.seconds)):
+            low = sessions
+        else:
+            high = sessions
+    return low
+
+
+def _script(plan: Plan, seed: int, seconds: float) -> Script:
+    if plan.exact:
+        return tones(seed, seconds, share=plan.share)
+    return digits(seed, seconds)
+
+
+# --- telling ----------------------------------------------------------------------------------------------------------
+
+
+def broken(plan: Plan, found: Sequence[Found]) -> list[str]:
+    """What the guards found in all runs."""
+    told = []
+    for each in found:
+        for run in each.tried:
+            told += [f"floor {each.floor} s, {run.sessions} sessions: {what}" for what in run.heard.broken]
+            if plan.exact and run.heard.truth_errors:
+                wrong = run.heard.truth_errors
+                told.append(f"floor {each.floor} s, {run.sessions} sessions: {wrong} of {run.heard.truth} words wrong")
+    return told
+
+
+def figures(found: Found) -> dict[str, object]:
+    """As they are kept."""
+    runs = [_run(run) for run in found.tried]
+    return {
+        "floor_s": found.floor,
+        "goal": GOALS.get(found.floor),
+        "held": found.held.sessions if found.held else 0,
+        "confirmed": _run(found.held) if found.held else None,
+        "runs": runs,
+    }
+
+
+def _run(run: Trial) -> dict[str, object]:
+    heard = run.heard
+    pools = {"commit": heard.commit, "first_partial": heard.first_partial, "finalise": heard.finalise}
+    return {
+        "sessions": run.sessions,
+        "refused": run.refused,
+        **{f"{name}_ms": msgspec.to_builtins(spread(pool)) for name, pool in pools.items()},
+        "flush_ms": msgspec.to_builtins(spread(heard.flush)),
+        "words": heard.words,
+        "stable_before_final": heard.stable,
+        "words_spoken": heard.truth,
+        "words_wrong": heard.truth_errors,
+        "withdrawn": heard.withdrawn,
+        "stall_ms": msgspec.to_builtins(run.stall),
+        "cores": run.cores,
+        "others_cores": run.others,
+        "rss_mb": run.rss_mb,
+        "told_degraded": run.degraded,
+        "speaker_late_ms": msgspec.to_builtins(spread(heard.late)),
+    }
+
+
+def shown(found: Sequence[Found]) -> str:
+    """The table for people."""
+    times = ("commit p50", "p95", "p99", "first p50", "final p95", "stall p99/max")
+    head = ("floor", "held", "goal", *times, "cores", "others")
+    rows = []
+    for each in found:
+        goal, run = str(GOALS.get(each.floor, "-")), each.held
+        if run is None:
+            rows.append((f"{each.floor} s", "0", goal, *["-"] * 8))
+            continue
+        commit, finals = run.commit, spread(run.heard.finalise)
+        said = (f"{commit.p50:.0f}", f"{commit.p95:.0f}", f"{commit.p99:.0f}")
+        first = f"{spread(run.heard.first_partial).p50:.0f}"
+        stalls = f"{run.stall.p99:.1f}/{run.stall.max:.1f}"
+        load = (f"{run.cores:.2f}", f"{run.others:.2f}")
+        rows.append((f"{each.floor} s", str(run.sessions), goal, *said, first, f"{finals.p95:.0f}", stalls, *load))
+    tried = [
+        f"floor {each.floor} s: "
+        + ", ".join(f"{run.sessions} -> {run.commit.p95:.0f}" + (" refused" * bool(run.refused)) for run in each.tried)
+        for each in found
+    ]
+    return "\n".join([table(head, rows), "p95 of every run, ms:", *tried])
+
+
+def drawn(path: Path, found: Sequence[Found], model: str) -> Path:
+    """Sessions against p95 of word commit."""
+    told = []
+    for each in found:
+        runs = sorted((run for run in each.tried if not run.refused), key=lambda run: run.sessions)
+        told.append(
+            plot.Line(
+                name=f"floor {each.floor} s",
+                x=[float(run.sessions) for run in runs],
+                y=[run.commit.p95 for run in runs],
+            )
+        )
+    return plot.lines(
+        path,
+        told,
+        title=f"Live sessions on one Whisper ({model})",
+        x="sessions at once",
+        y="word end to stable, p95, ms",
+        limits={"limit": LIMIT_MS},
+        marked=True,
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit status."""
+    usual = Plan()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load --engine whisper", description=__doc__)
+    parser.add_argument("--engine", choices=("whisper",))
+    parser.add_argument("--model", default=usual.model, help="tone, or a folder with a model of digits")
+    parser.add_argument("--floors", type=int, nargs="+", default=usual.floors, help="shortest windows, seconds")
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of speech in each run of the search")
+    parser.add_argument("--confirm-s", type=float, default=usual.confirm_s, help="of speech in the confirming run")
+    parser.add_argument("--share", type=float, default=usual.share, help="of the time that is spoken (tones)")
+    parser.add_argument("--sessions", type=int, help="measure this number, search none")
+    parser.add_argument("--dry", action="store_true", help="keep no file")
+    asked = parser.parse_args(arguments)
+    given = vars(asked) | {"floors": tuple(asked.floors)}
+    plan = Plan(**{name: given[name] for name in Plan.__struct_fields__})
+    measured = begin("load", arguments)
+    found = asyncio.run(measure(plan))
+    model = MADE.get(plan.model) or Path(plan.model).resolve().name
+    measured.figures = {"model": model, "share": plan.share, "floors": [figures(each) for each in found]}
+    measured.broken = broken(plan, found)
+    name = "load-whisper" if plan.model == "tone" else f"load-whisper-{Path(plan.model).name}"
+    if not asked.dry:
+        drawn(plot.place(name, measured.date), found, model)
+    return finish(measured, name, shown(found), keep=not asked.dry)

@@ -1,0 +1,124 @@
+"""Whether live sessions on Whisper keep their memory: ``python -m benchmarks.load --engine whisper --soak MINUTES``.
+
+Speakers talk for minutes on end; the server's resident memory is read once in five seconds.  What a session costs is
+what the server has more than before anybody came, and its slope is a line through the last two thirds.  A small model
+does: what it computes is freed after each batch whatever its size.
+
+Guards, which alone decide the exit code: those of every session.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import msgspec
+import numpy as np
+
+from benchmarks import plot
+from benchmarks.figures import begin, finish
+from benchmarks.sides import look, url
+from benchmarks.spoken import tones
+from benchmarks.trials import Trial, model_folder, server, trial
+
+EVERY_S: Final = 5.0
+SESSIONS: Final = 8
+SHARE: Final = 0.6
+WARM_S: Final = 20.0
+"""Of speech before anything is counted, by as many speakers."""
+FLOOR_S: Final = 5
+GOALS: Final = {"mb_per_session": 2.5, "kb_per_session_and_minute": 1.0}
+
+
+class Soaked(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it."""
+
+    empty_mb: float
+    """Before the speakers came, after others had been there."""
+    at_s: list[float]
+    resident_mb: list[float]
+    run: Trial
+
+    @property
+    def mb_per_session(self) -> float:
+        """At the worst moment."""
+        return (max(self.resident_mb) - self.empty_mb) / self.run.sessions
+
+    @property
+    def slope_kb(self) -> float:
+        """Growth per session and minute, kB, over the last two thirds."""
+        first = len(self.at_s) // 3
+        minutes = np.array(self.at_s[first:]) / 60
+        return float(1024 * np.polyfit(minutes, self.resident_mb[first:], 1)[0]) / self.run.sessions
+
+
+async def measure(minutes: float, sessions: int) -> Soaked:
+    async with model_folder("small-tone") as model, server(model, f"whisper.window_floor_s={FLOOR_S}") as port:
+        await trial(port, [tones(n, WARM_S, share=SHARE) for n in range(sessions)], seed=1)
+        async with aiohttp.ClientSession(url(port)) as http:
+            empty_mb = await _resident_mb(http)
+            at_s: list[float] = []
+            resident_mb: list[float] = []
+            scripts = [tones(100 + n, 60 * minutes, share=SHARE) for n in range(sessions)]
+            watching = asyncio.create_task(_watch(http, at_s, resident_mb))
+            run = await trial(port, scripts, seed=2)
+            watching.cancel()
+    return Soaked(empty_mb=empty_mb, at_s=at_s, resident_mb=resident_mb, run=run)
+
+
+async def _watch(http: aiohttp.ClientSession, at_s: list[float], resident_mb: list[float]) -> None:
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        await asyncio.sleep(EVERY_S)
+        resident_mb.append(round(await _resident_mb(http), 2))
+        at_s.append(round(loop.time() - begun, 1))
+
+
+async def _resident_mb(http: aiohttp.ClientSession) -> float:
+    return (await look(http)).rss_kb / 1024
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load --engine whisper --soak", description=__doc__)
+    parser.add_argument("--engine", choices=("whisper",))
+    parser.add_argument("--soak", type=float, metavar="MINUTES", required=True)
+    parser.add_argument("--sessions", type=int, default=SESSIONS)
+    parser.add_argument("--dry", action="store_true", help="keep no file")
+    asked = parser.parse_args(arguments)
+    measured = begin("load", arguments)
+    soaked = asyncio.run(measure(asked.soak, asked.sessions))
+    measured.broken = list(soaked.run.heard.broken)
+    measured.figures = {
+        "goals": GOALS,
+        "sessions": asked.sessions,
+        "minutes": asked.soak,
+        "mb_per_session": round(soaked.mb_per_session, 3),
+        "kb_per_session_and_minute": round(soaked.slope_kb, 3),
+        "empty_mb": round(soaked.empty_mb, 2),
+        "resident_mb": soaked.resident_mb,
+        "words": soaked.run.heard.words,
+        "words_wrong": soaked.run.heard.truth_errors,
+    }
+    if not asked.dry:
+        drawn(plot.place("soak-whisper", measured.date), soaked)
+    told = (
+        f"{asked.sessions} sessions for {asked.soak:g} minutes: {soaked.mb_per_session:.2f} MB a session at most "
+        f"(goal {GOALS['mb_per_session']}), slope {soaked.slope_kb:.2f} kB per session and minute "
+        f"(goal {GOALS['kb_per_session_and_minute']:g}); {soaked.run.heard.words} words, "
+        f"{soaked.run.heard.truth_errors} wrong"
+    )
+    return finish(measured, "soak-whisper", told, keep=not asked.dry)
+
+
+def drawn(path: Path, soaked: Soaked) -> Path:
+    """Resident memory over time."""
+    line = plot.Line(name="resident", x=[at / 60 for at in soaked.at_s], y=soaked.resident_mb)
+    title = f"Memory of the server, {soaked.run.sessions} live sessions on Whisper"
+    limits = {"before they came": soaked.empty_mb}
+    return plot.lines(path, [line], title=title, x="minutes", y="MB", limits=limits, from_zero=False)

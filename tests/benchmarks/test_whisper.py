@@ -1,0 +1,153 @@
+"""The benchmarks of live sessions on Whisper, in small: what they say is known, they run, and their guards can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
+
+from benchmarks import accuracy, capacity, latency, load, plot, soak, spoken, trials, whispered, windows
+from benchmarks.figures import spread
+from benchmarks.judging import Judged
+from benchmarks.tape import RATE_HZ
+from tests.models import tone
+
+
+def run(sessions: int, *commits: float, refused: int = 0, **heard: int) -> trials.Trial:
+    """A run as it might have been."""
+    return trials.Trial(
+        sessions=sessions,
+        refused=refused,
+        heard=Judged(commit=list(commits), **heard),  # type: ignore[arg-type]
+        stall=spread([1.0]),
+        cores=1.0,
+        others=0.1,
+        rss_mb=100.0,
+        degraded=0,
+    )
+
+
+# --- what is said -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.6, 1.0])
+def test_tones_end_where_they_are_said_to(share: float) -> None:
+    script = spoken.tones(3, 10.0, share=share)
+    samples = np.abs(np.frombuffer(script.samples, "<i2").astype(int))
+    for word in script.truth:
+        end = word.stop_ms * RATE_HZ // 1000
+        assert samples[end - 1_600 : end - 160].max() > 5_000, "it sounds until then"
+        assert samples[end + 16 : end + 1_200].max(initial=0) < 200, "and not after"
+    sounding = len(script.truth) * tone.SLOT_S * 1000 / script.duration_ms
+    assert sounding == pytest.approx(share, abs=0.15)
+
+
+def test_everybody_says_something_else_and_always_the_same() -> None:
+    assert spoken.tones(1, 5.0) == spoken.tones(1, 5.0) != spoken.tones(2, 5.0)
+    script = spoken.digits(1, 8.0)
+    assert script == spoken.digits(1, 8.0)
+    stops = [word.stop_ms for word in script.truth]
+    assert stops == sorted(stops)
+    assert stops[-1] <= script.duration_ms
+
+
+# --- many sessions ----------------------------------------------------------------------------------------------------
+
+
+def test_held_means_let_in_and_in_time() -> None:
+    assert capacity.holds(run(2, *[900.0] * 99, 9_000.0))
+    assert not capacity.holds(run(2, *[900.0] * 90, *[1_501.0] * 10))
+    assert not capacity.holds(run(2, 900.0, refused=1))
+
+
+@pytest.mark.parametrize(("bears", "guess"), [(13, 4), (3, 20), (0, 8), (8, 8)])
+async def test_the_most_is_found_within_a_tenth(bears: int, guess: int) -> None:
+    async def tried(sessions: int, seconds: float) -> trials.Trial:
+        return run(sessions, 100.0 if sessions <= bears else 2_000.0)
+
+    found = await capacity._most(tried, capacity.Plan(), guess)
+    assert bears - max(1, bears // 10) <= found <= bears
+
+
+def test_wrong_words_of_tones_break_the_run() -> None:
+    found = [capacity.Found(floor=5, tried=[run(2, 100.0, truth=9, truth_errors=1)], held=run(2, 100.0))]
+    assert len(capacity.broken(capacity.Plan(), found)) == 1
+    assert capacity.broken(capacity.Plan(model="digits"), found) == []
+    assert "5 s" in capacity.shown(found)
+    assert msgspec.json.encode(capacity.figures(found[0]))
+
+
+@pytest.mark.slow
+def test_sessions_are_held(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(capacity, "REST_S", 0.0)
+    asked = ["--engine", "whisper", "--sessions", "2", "--floors", "5", "--seconds", "3", "--confirm-s", "3", "--dry"]
+    assert load.main([*asked, "--model", "small-tone"]) == 0
+    assert "guards held" in capsys.readouterr().out
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_slope_is_of_the_later_part() -> None:
+    at_s = [5.0 * n for n in range(120)]
+    grown = [100.0 + min(at, 120.0) / 10 + at / 60 * 0.5 for at in at_s]
+    soaked = soak.Soaked(empty_mb=90.0, at_s=at_s, resident_mb=grown, run=run(8))
+    assert soaked.slope_kb == pytest.approx(1024 * 0.5 / 8)
+    assert soaked.mb_per_session == pytest.approx((max(grown) - 90) / 8)
+
+
+@pytest.mark.slow
+def test_a_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(soak, "WARM_S", 2.0)
+    monkeypatch.setattr(soak, "EVERY_S", 0.5)
+    assert load.main(["--engine", "whisper", "--soak", "0.1", "--sessions", "2", "--dry"]) == 0
+    told = capsys.readouterr().out
+    assert "guards held" in told
+    assert ", 0 wrong" in told
+
+
+# --- latency, accuracy ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_flushes_of_small_tones(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(whispered, "FLUSHES", 2)
+    assert latency.main(["--engine", "whisper", "--only", "tones, small", "--dry"]) == 0
+    told = capsys.readouterr().out
+    assert "guards held" in told
+    assert "tones, small, flushed" in told
+
+
+def test_wrong_words_offline_break_the_row() -> None:
+    row = whispered.Row(name="tones", model="tone", floor=5, scripts=())
+    done = whispered.Done(row=row, run=run(1, truth=4), wer=0.0, offline_wer=0.25)
+    assert len(whispered.broken([done])) == 1
+    assert whispered.broken([msgspec.structs.replace(done, offline_wer=0.0)]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.speech
+def test_four_ways_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in spoken.known_digits()[:2]:
+        source = spoken.DIGITS / "samples" / one.file
+        (tmp_path / one.file).write_bytes(source.read_bytes())
+        (tmp_path / one.file).with_suffix(".txt").write_text(" ".join(one.words))
+    drawn: list[Path] = []
+    monkeypatch.setattr(plot, "bars", lambda path, *rest, **more: drawn.append(path))
+    assert accuracy.main(["--engine", "whisper", "--audio", str(tmp_path), "--dry"]) == 0
+    told = capsys.readouterr().out
+    for way in ("offline, fitted", "live, fitted", "offline, full", "live, full"):
+        assert f"{way} " in told
+    assert told.count("0.0000") == 4, "human digits, and every word right"
+    assert not drawn, "a dry run keeps nothing"
+
+
+def test_a_folder_without_texts_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        windows.main(["--audio", str(tmp_path)])
