@@ -134,6 +134,23 @@ cdef class Segmenter:
             self._close(told, self.position, "flush", self._unvoiced >= TRAILING)
         return told
 
+    def part(self, double now):
+        """Close what is open at the quietest place of late, where another run may go on; the rest stays open.
+
+        For audio that will be heard again from there on: no word is cut in two, and nothing is announced.  Closes
+        nothing where no such place is.  Returns a list as ``advance`` does, perhaps empty.
+        """
+        cdef list told = []
+        cdef int64_t stop
+        if self._state == SPEAKING:
+            if self._unvoiced >= TRAILING:
+                self._close(told, self.position, "flush", True)
+            else:
+                stop = self._quietest(self._first, True)
+                if stop < self.position:
+                    self._close(told, stop, "flush", False)
+        return told
+
     def finish(self, double now):
         """Decide the rest, its last frame padded with silence, and close for good.  Returns a list as ``advance``."""
         cdef list told = self.advance(now)
@@ -194,7 +211,7 @@ cdef class Segmenter:
             self._close(told, self.position, "vad", True)
         elif self.position - self._start >= self._longest:
             told = [] if told is None else told
-            self._close(told, self._quietest(), "length", False)
+            self._close(told, self._quietest(self._start, False), "length", False)
         return told
 
     cdef int _decide_frame(self, int64_t at, int64_t count, int gain) except -1:
@@ -338,12 +355,14 @@ cdef class Segmenter:
             self._judged = (stop + FRAME - 1) // FRAME
             self._silent_run = 0
 
-    cdef int64_t _quietest(self) noexcept:
-        """Where to cut a segment that is too long: the quietest frame boundary of its last quarter that is allowed."""
+    cdef int64_t _quietest(self, int64_t after, bint pause) noexcept:
+        """Where to cut an open segment: the quietest frame boundary after `after`, of the last quarter of the longest
+        segment, that is allowed; the newest one when there is none.  With `pause` it must have at most half the energy
+        of the loudest one: in a sound that goes on there is no place to cut."""
         cdef int64_t newest = self.position // FRAME
-        cdef int64_t lowest = max(self.position - self._longest // 4, self._start + FRAME)
+        cdef int64_t lowest = max(self.position - self._longest // 4, max(self._start, after) + AROUND * FRAME)
         cdef int64_t boundary, i, best = newest
-        cdef double energy, least = -1.0
+        cdef double energy, least = -1.0, most = 0.0
         if self._earliest <= self.position:
             lowest = max(lowest, self._earliest)
         for boundary in range((lowest + FRAME - 1) // FRAME, newest - AROUND + 1):
@@ -353,6 +372,9 @@ cdef class Segmenter:
             if least < 0.0 or energy <= least:
                 least = energy
                 best = boundary
+            most = max(most, energy)
+        if pause and 2.0 * least > most:
+            best = newest
         return best * FRAME
 
     cdef void _judge(self, int64_t until) noexcept:

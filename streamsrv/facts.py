@@ -87,7 +87,7 @@ class Gap(Fact, frozen=True, kw_only=True, tag="gap"):
 class CutMade(Fact, frozen=True, kw_only=True, tag="cut_made"):
     """The front did what ``Cut`` asked; the marks that came of it came before this one."""
 
-    cause: Literal["flush", "finish"]
+    cause: Literal["flush", "part", "finish"]
     position: Position
     """End of the audio, over all channels."""
 

@@ -156,6 +156,7 @@ class SegmenterOracle:
         self.heard_from = begin // FRAME  # first frame the noise floor knows
         self.forget_before = begin // FRAME  # frames before do not count for an onset
         self.burst: int | None = None  # first voiced frame
+        self.first = 0  # first voiced frame of the newest burst
         self.start: int | None = None  # of the open segment
         self.stop = begin
         self.segments: list[tuple[int, int]] = []
@@ -180,6 +181,17 @@ class SegmenterOracle:
     def flush(self) -> list[Told]:
         frame = len(self.samples) // FRAME - 1
         self.close_rest("flush", self.unvoiced_run(frame) >= TRAILING)
+        return self.told
+
+    def part(self) -> list[Told]:
+        frame = len(self.samples) // FRAME - 1
+        position = (frame + 1) * FRAME
+        if self.start is not None and self.unvoiced_run(frame) >= TRAILING:
+            self.close(position, "flush", True, position)
+        elif self.start is not None:
+            stop = self.quietest(position, self.first * FRAME, pause=True)
+            if stop < position:
+                self.close(stop, "flush", False, position)
         return self.told
 
     # frames
@@ -241,7 +253,7 @@ class SegmenterOracle:
         if self.start is None and self.burst is None:
             voiced = self.window(frame)
             if len(voiced) >= ONSET:
-                self.burst = voiced[0]
+                self.burst = self.first = voiced[0]
             elif not voiced and position % GRID == 0 and position - max([self.begin, *self.resets]) >= SPACING:
                 self.resets.append(position)
                 self.prime(position)
@@ -271,11 +283,11 @@ class SegmenterOracle:
             self.close(position, "vad", True, position)
             self.forget_before = frame + 1
         elif position - self.start >= self.longest:
-            self.close(self.quietest(position), "length", False, position)
+            self.close(self.quietest(position, self.start), "length", False, position)
 
-    def quietest(self, position: int) -> int:
+    def quietest(self, position: int, after: int, *, pause: bool = False) -> int:
         assert self.start is not None
-        lowest = max(position - self.longest // 4, self.start + FRAME)
+        lowest = max(position - self.longest // 4, max(self.start, after) + AROUND * FRAME)
         if self.earliest <= position:
             lowest = max(lowest, self.earliest)
         boundaries = range(-(-lowest // FRAME), position // FRAME - AROUND + 1)
@@ -285,6 +297,8 @@ class SegmenterOracle:
         def around(boundary: int) -> tuple[float, int]:
             return sum(self.energy(f) for f in range(boundary - AROUND, boundary + AROUND)), -boundary
 
+        if pause and 2 * min(map(around, boundaries))[0] > max(map(around, boundaries))[0]:
+            return position // FRAME * FRAME
         return min(boundaries, key=around) * FRAME
 
     def close(self, stop: int, cause: str, over: bool, position: int) -> None:

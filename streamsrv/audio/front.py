@@ -126,6 +126,10 @@ class Front:
         """Close every open segment at the newest decided sample (``cause="flush"``); the stream goes on."""
         return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.flush(now))]
 
+    def part(self, now: float) -> list[Mark]:
+        """Close every open segment at the quietest place of late (``cause="flush"``): another run hears the rest."""
+        return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.part(now))]
+
     def finish(self, now: float) -> list[Mark]:
         """Hear the tail and close everything (``cause="finish"``); no more audio may follow."""
         if self._resampler is not None:

@@ -336,7 +336,8 @@ class Driver:
 
     def _cut(self, cut: Cut) -> Iterable[AnyEffect]:
         now = self._services.now()
-        marks = self._front.cut(now) if cut.cause == "flush" else self._front.finish(now)
+        make = {"flush": self._front.cut, "part": self._front.part, "finish": self._front.finish}[cut.cause]
+        marks = make(now)
         self._room.set()
         effects: list[AnyEffect] = []
         for mark in (*marks, CutMade(cause=cut.cause, position=self._front.position)):

@@ -55,9 +55,11 @@ class Note(Effect, frozen=True, kw_only=True, tag="note"):
 
 
 class Cut(Effect, frozen=True, kw_only=True, tag="cut"):
-    """Close the open segments of all channels now; marks follow, then ``CutMade``."""
+    """Close the open segments of all channels; marks follow, then ``CutMade``."""
 
-    cause: Literal["flush", "finish"]
+    cause: Literal["flush", "part", "finish"]
+    """``flush``: at the newest sample; ``part``: where somebody who hears the rest again may go on; ``finish``: the last
+    sample has come."""
 
 
 class Hold(Effect, frozen=True, kw_only=True, tag="hold"):

@@ -252,7 +252,7 @@ class Machine:
             return []
         if self.state is State.GONE:
             return [*self._hearing.forget_all(), Leave()]
-        return [Say(event=events.GoAway(within_ms=round(within_s * 1000))), Cut(cause="flush")]
+        return [Say(event=events.GoAway(within_ms=round(within_s * 1000))), Cut(cause="part")]
 
     def _abort(self, abort: commands.Abort, now: float) -> list[AnyEffect]:
         """A lasting error is said after the tail's finals; any other closes at once, and the stream can be resumed."""
@@ -315,7 +315,7 @@ class Machine:
         return [*effects, *self._hearing.final(ours, segment, now)]
 
     def _cut_made(self, mark: CutMade, now: float) -> list[AnyEffect]:
-        if mark.cause == "flush":
+        if mark.cause != "finish":
             self._progress.flush()
         else:
             self._tail_cut, self._position = True, mark.position

@@ -140,7 +140,7 @@ async def test_drain_says_goaway_finalises_and_closes_with_1012(tmp_path: Path) 
     async with arena(tmp_path, bystander=False) as ring:
         talkers = [await ring.join(f"i-{number}") for number in range(5)]
         for talker in talkers:
-            await talker.send(voice(1.2))
+            await talker.send(voice(1.2) + silence(0.1))
             await talker.until("speech_started")
         draining = asyncio.create_task(ring.server.streams.drain(10.0))
         for talker in talkers:

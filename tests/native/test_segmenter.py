@@ -77,6 +77,11 @@ class Bench:
         self.told += told
         return told
 
+    def part(self) -> list[Told]:
+        told = self.segmenter.part(0.0)
+        self.told += told
+        return told
+
     def finish(self, now: float = 0.0) -> list[Told]:
         told = self.segmenter.finish(now)
         self.told += told
@@ -142,6 +147,18 @@ def test_a_flush_tells_what_the_oracle_tells(runs: list[tuple[int, int]], knobs:
     oracle = SegmenterOracle(samples, detector.decide, detector.reset, **(KNOBS | knobs))
     oracle.run(lambda frame: 7.0)
     assert bench.boundaries == oracle.flush()
+
+
+@given(RUNS, ODD_KNOBS)
+def test_a_parting_tells_what_the_oracle_tells(runs: list[tuple[int, int]], knobs: dict[str, int]) -> None:
+    samples = speech(*runs)
+    bench = Bench(knobs)
+    bench.feed(samples, now=7.0)
+    bench.part()
+    detector = Detector()
+    oracle = SegmenterOracle(samples, detector.decide, detector.reset, **(KNOBS | knobs))
+    oracle.run(lambda frame: 7.0)
+    assert bench.boundaries == oracle.part()
 
 
 PAUSES = st.lists(
@@ -321,6 +338,26 @@ def test_a_flush_in_silence_tells_nothing() -> None:
     bench = Bench()
     bench.feed(tone(QUIET, 100))
     assert bench.flush() == []
+
+
+def test_a_parting_cuts_no_word_in_two() -> None:
+    bench = Bench()
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (1, 4), (LOUD, 11)))
+    assert ends(bench.part()) == [(63 * FRAME, 60 * FRAME, "flush", False)], "in the pause before the last word"
+    assert bench.segmenter.in_speech, "the rest is open, for who comes back"
+
+
+def test_a_parting_right_after_a_word_ends_the_utterance() -> None:
+    bench = Bench()
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 3)))
+    assert ends(bench.part()) == [(63 * FRAME, 60 * FRAME, "flush", True)]
+
+
+@pytest.mark.parametrize("voiced", [3, 5, 12])
+def test_a_parting_leaves_the_first_word_whole(voiced: int) -> None:
+    bench = Bench()
+    bench.feed(speech((QUIET, 30), (LOUD, voiced)))
+    assert bench.part() == [], "what was not said to its end is not cut, what is not announced stays so"
 
 
 @pytest.mark.parametrize("voiced", [2, 3, 5])

@@ -204,7 +204,7 @@ class World:
 
     def cut(self, cause: str) -> None:
         for channel in tuple(self.open):
-            self._end(channel, cause)
+            self._end(channel, "flush" if cause == "part" else cause)
         self.run(self.machine.marked(CutMade(cause=cause, position=max(self.position)), self.now))  # type: ignore[arg-type]
 
     # --- what came of it ----------------------------------------------------------------------------------------
