@@ -153,6 +153,7 @@ async def open_link(url: URL, api_key: str | None, time: Time) -> Link:
         Cut: the connection ended before ``ready``.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    asked = True
     http = aiohttp.ClientSession(raise_for_status=_refuse, timeout=aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S))
     try:
         async with asyncio.timeout(HANDSHAKE_S):
@@ -161,11 +162,12 @@ async def open_link(url: URL, api_key: str | None, time: Time) -> Link:
         failure = f"{url.host}:{url.port} gave no answer within {HANDSHAKE_S:g} s"
     except (OSError, aiohttp.ClientError) as broken:
         failure = f"{url.host}:{url.port} cannot be reached: {_reason(broken)}"
+        asked = not isinstance(broken, aiohttp.ClientConnectorError)
     except BaseException:
         await http.close()
         raise
     await http.close()
-    raise Unreachable(failure)
+    raise Unreachable(failure, asked=asked)
 
 
 async def _shake_hands(http: aiohttp.ClientSession, url: URL, headers: dict[str, str], time: Time) -> Link:

@@ -7,7 +7,8 @@ import msgspec
 from streamsrv.client.messages import Ended, Failed
 from streamsrv.errors import ClientFault, ServerFault, StreamsrvError
 
-FINAL_CLOSES = frozenset({4409, 4413})
+SUPERSEDED = 4409
+FINAL_CLOSES = frozenset({SUPERSEDED, 4413})
 """Closes after which the stream cannot be resumed by this client, whatever the message before said."""
 LATER_STATUSES = frozenset({408, 425, 429})
 """Client-side statuses that only ask for patience."""
@@ -47,6 +48,14 @@ class Unreachable(ServerFault):
     code = "unreachable"
     retryable = True
     default_hint = "check the URL, and that the server runs ('streamsrv serve')"
+
+    def __init__(self, message: str, *, asked: bool = False) -> None:
+        """
+        Args:
+            asked: the request was sent; the server may yet read it.
+        """
+        super().__init__(message)
+        self.asked = asked
 
 
 class GaveUp(ServerFault):
@@ -109,7 +118,7 @@ class Cut(Exception):
         return ((self.error and self.error.retry_after_ms) or 0) / 1000
 
 
-_CLOSE_WORDS = {1008: "policy", 4409: "superseded", 4413: "too_long"}
+_CLOSE_WORDS = {1008: "policy", SUPERSEDED: "superseded", 4413: "too_long"}
 
 
 class _Error(msgspec.Struct, frozen=True):

@@ -19,7 +19,7 @@ from streamsrv.client.messages import Ack, AnyMessage, Closed, Final, Ready, Rec
 from streamsrv.client.nodes import Nodes
 from streamsrv.client.pauses import Pauses
 from streamsrv.client.progress import Delivered
-from streamsrv.client.refusals import Cut, GaveUp, Misused, Refused, Unreachable
+from streamsrv.client.refusals import SUPERSEDED, Cut, GaveUp, Misused, Refused, Unreachable
 from streamsrv.client.supply import Supply
 from streamsrv.commands import Options
 
@@ -92,6 +92,7 @@ class Transcription:
         self._inbox = Inbox()
         self._work, self._room, self._over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._lost_at: float | None = None
+        self._strays = 0
         self._error: Exception | None = None
         self._closed: Closed | None = None
         self._link: Link | None = None
@@ -258,7 +259,7 @@ class Transcription:
                         self._closed = event
                         return None
         except Cut as cut:
-            refusal = cut.as_refused() if ended else cut.refusal()
+            refusal = cut.as_refused() if ended else self._refusal(cut)
             if refusal is not None:
                 raise refusal from None
             return cut
@@ -298,10 +299,11 @@ class Transcription:
             try:
                 return await open_link(self._url(), self._api_key, self._time)
             except Cut as again:
-                if refusal := again.refusal():
+                if refusal := self._refusal(again):
                     raise refusal from None
                 why, at_least_s = again.why, again.retry_after_s
             except Unreachable as failure:
+                self._strays += failure.asked
                 why, at_least_s = failure.message, 0.0
             except Refused as failure:
                 if not failure.retryable:
@@ -326,6 +328,17 @@ class Transcription:
             raise failure
         self._closed = Closed(stream=ready.stream, audio_ms=ended.audio_ms or 0, finals=ended.count)
         await self._inbox.put(self._closed)
+
+    def _refusal(self, cut: Cut) -> Refused | None:
+        """The reason not to come back.
+
+        None is that the stream was taken by a newer connection while an attempt of our own, given up, may be under
+        way: a slow network delivers it late, and the server takes it for the newest.  Each can do so once.
+        """
+        if cut.code == SUPERSEDED and self._strays:
+            self._strays -= 1
+            return None
+        return cut.refusal()
 
     async def _pause(self, why: str, at_least_s: float) -> None:
         pause_s = self._pauses.next_s(at_least_s)

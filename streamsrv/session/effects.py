@@ -58,7 +58,7 @@ class Cut(Effect, frozen=True, kw_only=True, tag="cut"):
     """Close the open segments of all channels; marks follow, then ``CutMade``."""
 
     cause: Literal["flush", "part", "finish"]
-    """``flush``: at the newest sample; ``part``: where somebody who hears the rest again may go on; ``finish``: the last
+    """``flush``: at the newest sample; ``part``: between words, for somebody hears the rest again; ``finish``: the last
     sample has come."""
 
 

@@ -405,6 +405,33 @@ async def test_some_closes_are_for_good(close: int, error: dict[str, object] | N
     assert caught.value.code == (error["code"] if error else "superseded")
 
 
+async def test_a_late_attempt_of_our_own_takes_the_stream_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network delivers the request of an attempt that was given up after that of the next one."""
+    monkeypatch.setattr("streamsrv.client.link.HANDSHAKE_S", 0.2)
+    given_up = asyncio.Event()
+
+    async def cut(call: Call) -> None:
+        await call.ready()
+        call.cut()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await given_up.wait()
+        return web.Response()
+
+    async def superseded(call: Call) -> None:
+        given_up.set()
+        await call.ready()
+        await call.ws.close(code=4409)
+
+    scripts = (talk(cut), slow, talk(superseded), talk(superseded))
+    async with serving(*scripts) as server:
+        with pytest.raises(Refused) as caught:
+            async with opened(server.url) as stream:
+                await stream.finish()
+        assert len(server.requests) == 4, "it came back from the first, the second was somebody else"
+    assert caught.value.status == 4409
+
+
 @pytest.mark.parametrize("close", [1000, 1001, 1002, 1011, 1012, 1013, 4408, 4429])
 async def test_other_closes_are_not(close: int) -> None:
     async def script(call: Call) -> None:

@@ -1,8 +1,8 @@
 """``python -m tests.adversity.runs``: randomised runs.
 
-    python -m tests.adversity.runs --seeds 300          seeds 0 to 299, four at a time
-    python -m tests.adversity.runs --seed 17            that one again, with its plan
-    python -m tests.adversity.runs --judge LEDGER       judge a ledger again
+python -m tests.adversity.runs --seeds 300          seeds 0 to 299, four at a time
+python -m tests.adversity.runs --seed 17            that one again, with its plan
+python -m tests.adversity.runs --judge LEDGER       judge a ledger again
 """
 
 from __future__ import annotations

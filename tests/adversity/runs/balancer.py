@@ -1,4 +1,4 @@
-"""A plain TCP balancer: a new connection goes to the next node that said it is ready; those there stay where they are."""
+"""A plain TCP balancer: a new connection goes to the next node that said it is ready, and stays there."""
 
 from __future__ import annotations
 

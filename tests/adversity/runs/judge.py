@@ -6,6 +6,7 @@ sentence that begins with the invariant's name.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +14,7 @@ from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking
 from tests.adversity.runs.speech import Placed
 
 SLACK = 1_600
-"""Samples by which a stored final may miss the edge of a word: a tone swells and fades within 10 ms, frames are 20 ms."""
+"""Samples by which a stored final may miss the edge of a word: a tone fades within 10 ms, a frame has 20 ms."""
 MOST_WER = 0.01
 """Share of recorded digits that may differ from the undisturbed run.  Tones must not differ at all."""
 
@@ -55,6 +56,10 @@ def _shown_is_stored(ledger: Ledger) -> Iterator[str]:
             yield f"I1: {_name(final)} was shown at {final.at:.2f} s ({final.durable}) and is not stored"
         elif row.text != final.text:
             yield f"I1: {_name(final)} was shown as {final.text!r} and stored as {row.text!r}"
+    seen = {final.key for final in ledger.watched}
+    for row in ledger.rows:
+        if row.interview == ledger.plan.watched and row.key not in seen:
+            yield f"I1: segment {row.key} was not shown to the viewer"
 
 
 def _stored_once(ledger: Ledger) -> Iterator[str]:
@@ -102,7 +107,7 @@ def _handed_on(ledger: Ledger) -> Iterator[str]:
 
 
 def _handed_in_order(ledger: Ledger) -> Iterator[str]:
-    """I4: within a sink, the first copies of a stream's finals come in order, and the interview's end after them all."""
+    """I4: within a sink, first copies of a stream's finals come in order, and the interview's end after them all."""
     for sink in ledger.sinks:
         newest: dict[tuple[str, int], int] = {}
         last_final: dict[str, int] = {}
@@ -127,7 +132,7 @@ def _handed_in_order(ledger: Ledger) -> Iterator[str]:
 def _covered(ledger: Ledger) -> Iterator[str]:
     """I5: no two finals of a channel share a sample, and every word is in one of them."""
     for track in _tracks(ledger.rows):
-        for left, right in zip(track, track[1:], strict=False):
+        for left, right in itertools.pairwise(track):
             if right.start < left.stop:
                 yield f"I5: segments {left.segment} and {right.segment} of {left.stream} share samples"
     for number, one in enumerate(ledger.speaking):

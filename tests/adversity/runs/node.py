@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,6 +146,11 @@ class Node:
         code = await process.wait()
         self._died(Died(at=self._clock(), name=self.name, code=code, wanted=self._wanted))
 
+    def wipe(self) -> None:
+        """Take its data away."""
+        for path in self.data.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     # --- its disk -----------------------------------------------------------------------------------------------
 
     async def fill(self) -> None:
@@ -211,9 +217,7 @@ def _fill(path: Path) -> None:
 
 
 async def _command(*words: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *words, stdout=subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(*words, stdout=subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE)
     _, said = await asyncio.wait_for(process.communicate(), SMALL_DISK_S)
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)}: {said.decode('utf-8', 'replace').strip()}")

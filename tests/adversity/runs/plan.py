@@ -47,7 +47,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Since the speakers began."""
     what: str
     whom: str
-    """``line 3`` (of that speaker), ``node 0``, ``mongo``, ``redis``, ``kafka``, ``webhook``."""
+    """``line 3`` (of that speaker; the viewer's comes after theirs), ``node 0``, ``mongo``, ``redis``, ``kafka``."""
     lasts_s: float = 0.0
 
     def __str__(self) -> str:
@@ -87,6 +87,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return 2 if self.shape == "pair" else 1
 
     @property
+    def watched(self) -> str:
+        """The interview the viewer looks at."""
+        return self.voices[0].interview
+
+    @property
     def interviews(self) -> list[str]:
         return sorted({voice.interview for voice in self.voices})
 
@@ -106,7 +111,7 @@ def make(seed: int, shape: Shape = "alone") -> Plan:
     spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
     voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))
     over_s = max(voice.speech.seconds / voice.pace for voice in voices)
-    faults = _line_faults(chance, len(voices), over_s) + _node_faults(chance, over_s)
+    faults = _line_faults(chance, len(voices) + 1, over_s) + _node_faults(chance, over_s)
     ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
     return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered)
 
@@ -118,7 +123,7 @@ def _voice(chance: random.Random, seed: int, spoken: Spoken) -> Voice:
     speech = Speech(
         rate_hz=rate_hz,
         encoding="pcm_f32le" if rate_hz == 48_000 else "pcm_s16le",
-        lead_s=round(chance.uniform(0.0, 1.5), 2),
+        lead_s=round(chance.uniform(0.5, 1.5), 2),
         channels=tuple(_track(chance, spoken, words) for _ in range(tracks)),
     )
     return Voice(

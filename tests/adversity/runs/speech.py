@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
+import soxr  # type: ignore[import-untyped]
 
 from tests.models import tone
 
@@ -111,7 +111,7 @@ def _quiet(seconds: float) -> Samples:
 def recorded(name: str) -> Samples:
     """A recording at 16 000 Hz."""
     audio, rate = soundfile.read(RECORDINGS / name, dtype="int16")
-    return soxr.resample(audio, rate, tone.RATE_HZ) if rate != tone.RATE_HZ else audio
+    return np.asarray(audio if rate == tone.RATE_HZ else soxr.resample(audio, rate, tone.RATE_HZ), np.int16)
 
 
 @functools.cache

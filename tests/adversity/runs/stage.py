@@ -14,9 +14,12 @@ from tests.adversity.runs.lines import Line, to_port
 from tests.adversity.runs.node import Node
 from tests.adversity.runs.plan import Fault, Plan
 from tests.adversity.runs.speaker import speak
+from tests.adversity.runs.viewer import watch
 
 OVER_WITHIN_S = 60.0
 """A run that has not ended by then never will."""
+SEEN_WITHIN_S = 8.0
+"""A viewer that has not seen every final by then never will."""
 RESUME_WINDOW_S = 10.0
 DRAIN_S = 3.0
 THROTTLE_BYTES_PER_S = 40_000.0
@@ -58,7 +61,8 @@ class Stage:
         await self._node.prepare()
         try:
             await self._node.start()
-            self._lines = [await Line(to_port(self._node.port)).start() for _ in self._plan.voices]
+            lines = len(self._plan.voices) + 1  # the last one is the viewer's
+            self._lines = [await Line(to_port(self._node.port)).start() for _ in range(lines)]
             await self._play()
             await self._look_around()
         finally:
@@ -75,20 +79,35 @@ class Stage:
 
     async def _play(self) -> None:
         self._begun = time.monotonic()
-        voices = zip(self._plan.voices, self._lines, self.ledger.speaking, strict=True)
+        voices = zip(self._plan.voices, self._lines[:-1], self.ledger.speaking, strict=True)
         speaking = [asyncio.create_task(speak(voice, line.port, noted, self._clock)) for voice, line, noted in voices]
         harm = asyncio.create_task(self._harm())
+        watched, port = self.ledger.watched, self._lines[-1].port
+        watching = asyncio.create_task(watch(self._plan.watched, port, watched, self._clock))
         try:
             async with asyncio.timeout(OVER_WITHIN_S):
                 await asyncio.gather(harm, *speaking)
+            await self._seen()
         except TimeoutError:
             for noted in self.ledger.speaking:
                 if noted.ended == "never":
                     noted.ended = f"not within {OVER_WITHIN_S:g} s"
         finally:
-            for task in (harm, *speaking):
+            for task in (harm, watching, *speaking):
                 task.cancel()
-            await asyncio.gather(harm, *speaking, return_exceptions=True)
+            await asyncio.gather(harm, watching, *speaking, return_exceptions=True)
+
+    async def _seen(self) -> None:
+        """Give the viewer time to see what the speakers were told."""
+        wanted = {
+            shown.key
+            for voice, one in zip(self._plan.voices, self.ledger.speaking, strict=True)
+            for shown in one.shown
+            if voice.interview == self._plan.watched
+        }
+        end = self._clock() + SEEN_WITHIN_S
+        while not wanted <= {shown.key for shown in self.ledger.watched} and self._clock() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
     # --- what goes wrong ----------------------------------------------------------------------------------------
 
@@ -154,6 +173,10 @@ class Stage:
                 await self._snapshot(f"{fault.whom} ended by {fault.what}")
                 await asyncio.sleep(fault.lasts_s)
                 await node.start()
+            case "wipe":  # what must be found out: the data is gone
+                await node.kill()
+                node.wipe()
+                await node.start()
             case "freeze":
                 node.freeze()
                 await asyncio.sleep(fault.lasts_s)
@@ -182,7 +205,7 @@ class Stage:
             ledger.left_over.append(f"{sessions:g} sessions on {node.name}")
         await node.term()
         async with _opened(SqliteSettings(data_dir=str(node.data))) as store:
-            ledger.rows = [row for row in await _rows(store, self._plan.interviews)]
+            ledger.rows = await _rows(store, self._plan.interviews)
             streams = [one for name in self._plan.interviews for one in await store.streams(name) if one.id in ours]
             ledger.left_over += [f"stream {one.id} is still live" for one in streams if one.status == "live"]
             ledger.left_over += [f"job {job.id} is still open" for job in await store.open_jobs()]

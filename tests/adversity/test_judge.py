@@ -1,0 +1,280 @@
+"""The judge of the runs finds what is wrong: one doctored ledger for each way to break a promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.adversity.runs.judge import distance, judge
+from tests.adversity.runs.ledger import Acked, Died, Greeted, Handed, Ledger, Row, Shown, Snapshot, Speaking, read
+from tests.adversity.runs.plan import Plan, Voice
+from tests.adversity.runs.speech import Speech, Utterance
+
+WORDS = (("one", "two"), ("three",), ("four", "five"))
+SPEECH = Speech(lead_s=1.0, channels=(tuple(Utterance(words=words, pause_s=1.0) for words in WORDS),))
+ROWS = [
+    Row(
+        interview="talk",
+        stream="st-1",
+        epoch=1,
+        channel=0,
+        segment=number,
+        text=" ".join(words),
+        start=start,
+        stop=stop,
+    )
+    for number, (words, start, stop) in enumerate(
+        zip(WORDS, (12_000, 44_000, 68_000), (38_000, 62_000, 92_000), strict=True)
+    )
+]
+
+
+def plan(spoken: str = "tones") -> Plan:
+    voice = Voice(interview="talk", speech=SPEECH, pace=1.0, step_ms=100)
+    return msgspec.convert(
+        {"seed": 0, "shape": "alone", "spoken": spoken, "voices": [msgspec.to_builtins(voice)], "faults": []}, Plan
+    )
+
+
+def shown(row: Row, at: float, **more: object) -> Shown:
+    fields = {"connection": "s-1", "again": False, "durable": "store", **more}
+    return msgspec.convert(
+        {"at": at, "stream": row.stream, "channel": 0, "segment": row.segment, "text": row.text, **fields}, Shown
+    )
+
+
+def handed(row: Row) -> Handed:
+    return Handed(
+        sink="kafka",
+        key=f"{row.stream}:{row.epoch}:{row.segment}",
+        kind="final",
+        interview="talk",
+        stream=row.stream,
+        epoch=row.epoch,
+        segment=row.segment,
+        text=row.text,
+    )
+
+
+def good() -> Ledger:
+    """A run in which everything went well, with one killed process in its middle."""
+    speaking = Speaking(
+        greeted=[Greeted(at=0.1, connection="s-1", stream="st-1", epoch=1, resume_at=0)],
+        acked=[Acked(at=3.0, stream="st-1", position=40_320, given=48_000)],
+        shown=[shown(row, at) for row, at in zip(ROWS, (2.5, 4.5, 6.0), strict=True)],
+        ended="closed",
+        closed_finals=3,
+    )
+    end = Handed(sink="kafka", key="talk:1", kind="transcript.completed", interview="talk")
+    return Ledger(
+        plan=plan(),
+        speaking=[speaking],
+        snapshots=[Snapshot(at=3.5, why="node 0 killed", rows=ROWS[:1], restarts={"st-1": [40_320]})],
+        rows=list(ROWS),
+        watched=[shown(row, at, connection="s-9") for row, at in zip(ROWS, (2.5, 4.5, 6.0), strict=True)],
+        sinks=["kafka"],
+        handed=[*map(handed, ROWS), end],
+        died=[Died(at=3.4, name="node 0", code=-9, wanted=True), Died(at=9.0, name="node 0", code=0, wanted=True)],
+    )
+
+
+def change(item: msgspec.Struct, **fields: object) -> msgspec.Struct:
+    return msgspec.structs.replace(item, **fields)
+
+
+def test_a_good_run_is_left_alone() -> None:
+    assert judge(good()) == []
+    twice = good()
+    twice.handed.insert(2, twice.handed[0])
+    twice.speaking[0].shown.append(shown(ROWS[0], 5.0, connection="s-2", again=True))
+    assert judge(twice) == [], "a sink may get a final again, a new connection may tell one again"
+
+
+def test_a_ledger_survives_its_file(tmp_path: Path) -> None:
+    assert read(good().write(tmp_path / "ledger.json")) == good()
+
+
+def _not_stored(ledger: Ledger) -> None:
+    del ledger.rows[2], ledger.handed[2]
+    ledger.speaking[0].closed_finals = 2
+
+
+def _otherwise(ledger: Ledger) -> None:
+    ledger.speaking[0].shown[1] = shown(ROWS[1], 4.5, text="thirty")
+
+
+def _spool_lost(ledger: Ledger) -> None:
+    ledger.speaking[0].shown[2] = shown(ROWS[2], 6.0, durable="spool")
+    _not_stored(ledger)
+
+
+def _watched_not_stored(ledger: Ledger) -> None:
+    row = change(ROWS[2], segment=3)
+    assert isinstance(row, Row)
+    ledger.watched.append(shown(row, 7.0))
+
+
+def _not_watched(ledger: Ledger) -> None:
+    del ledger.watched[1]
+
+
+def _watched_twice(ledger: Ledger) -> None:
+    ledger.watched.append(shown(ROWS[1], 7.0, connection="s-10"))
+
+
+def _stored_twice(ledger: Ledger) -> None:
+    ledger.rows.append(ROWS[1])
+
+
+def _segment_missing(ledger: Ledger) -> None:
+    ledger.rows[2] = Row(**{**msgspec.structs.asdict(ROWS[2]), "segment": 3})
+
+
+def _shown_twice(ledger: Ledger) -> None:
+    ledger.speaking[0].shown.append(shown(ROWS[1], 6.5))
+
+
+def _wrong_count(ledger: Ledger) -> None:
+    ledger.speaking[0].closed_finals = 4
+
+
+def _not_handed(ledger: Ledger) -> None:
+    del ledger.handed[1]
+
+
+def _handed_otherwise(ledger: Ledger) -> None:
+    ledger.handed[1] = msgspec.structs.replace(ledger.handed[1], text="thirty")
+
+
+def _key_reused(ledger: Ledger) -> None:
+    ledger.handed.append(msgspec.structs.replace(ledger.handed[0], text="else", epoch=0))
+
+
+def _too_much_handed(ledger: Ledger) -> None:
+    ledger.handed.append(msgspec.structs.replace(ledger.handed[0], segment=9, key="st-1:1:9"))
+
+
+def _end_not_handed(ledger: Ledger) -> None:
+    del ledger.handed[-1]
+
+
+def _out_of_order(ledger: Ledger) -> None:
+    ledger.handed[0], ledger.handed[1] = ledger.handed[1], ledger.handed[0]
+
+
+def _final_after_end(ledger: Ledger) -> None:
+    ledger.handed.insert(0, ledger.handed.pop())
+
+
+def _overlap(ledger: Ledger) -> None:
+    ledger.rows[1] = Row(**{**msgspec.structs.asdict(ROWS[1]), "start": 37_000})
+
+
+def _word_uncovered(ledger: Ledger) -> None:
+    ledger.rows[2] = Row(**{**msgspec.structs.asdict(ROWS[2]), "stop": 80_000})
+
+
+def _acked_before_given(ledger: Ledger) -> None:
+    ledger.speaking[0].acked[0] = Acked(at=3.0, stream="st-1", position=40_320, given=40_000)
+
+
+def _lost_by_the_kill(ledger: Ledger) -> None:
+    ledger.snapshots[0] = msgspec.structs.replace(ledger.snapshots[0], rows=[])
+
+
+def _ack_lost_by_the_kill(ledger: Ledger) -> None:
+    ledger.snapshots[0] = msgspec.structs.replace(ledger.snapshots[0], restarts={"st-1": [38_400]})
+
+
+def _acked_word_lost(ledger: Ledger) -> None:
+    ledger.speaking[0].shown[0] = shown(ROWS[0], 3.9)
+    _lost_by_the_kill(ledger)
+
+
+def _died_by_itself(ledger: Ledger) -> None:
+    ledger.died.append(Died(at=5.0, name="node 0", code=-11, wanted=False))
+
+
+def _ended_badly(ledger: Ledger) -> None:
+    ledger.died[1] = Died(at=9.0, name="node 0", code=1, wanted=True)
+
+
+def _word_doubled(ledger: Ledger) -> None:
+    ledger.rows[1] = Row(**{**msgspec.structs.asdict(ROWS[1]), "text": "three three"})
+    ledger.speaking[0].shown[1] = ledger.watched[1] = shown(ledger.rows[1], 4.5)
+    ledger.handed[1] = handed(ledger.rows[1])
+
+
+def _speaker_failed(ledger: Ledger) -> None:
+    ledger.speaking[0].ended = "gave_up: the connection did not come back"
+
+
+def _left_over(ledger: Ledger) -> None:
+    ledger.left_over.append("job job-1 is still open")
+
+
+def _complaint(ledger: Ledger) -> None:
+    ledger.complaints.append("node 0: Traceback")
+
+
+@pytest.mark.parametrize(
+    ("doctor", "sentence"),
+    [
+        (_not_stored, "I1: segment ('st-1', 0, 2) was shown at 6.00 s (store) and is not stored"),
+        (_otherwise, "I1: segment ('st-1', 0, 1) was shown as 'thirty' and stored as 'three'"),
+        (_spool_lost, "I1: segment ('st-1', 0, 2) was shown at 6.00 s (spool) and is not stored"),
+        (_watched_not_stored, "I1: segment ('st-1', 0, 3) was shown at 7.00 s (store) and is not stored"),
+        (_not_watched, "I1: segment ('st-1', 0, 1) was not shown to the viewer"),
+        (_watched_twice, "I2: a viewer was shown ('st-1', 0, 1) 2 times"),
+        (_stored_twice, "I2: segment ('st-1', 0, 1) is stored 2 times"),
+        (_segment_missing, "I2: st-1 channel 0 has the segments [0, 1, 3]"),
+        (_shown_twice, "I2: speaker 0 was shown ('st-1', 0, 1) 2 times by s-1"),
+        (_wrong_count, "I2: speaker 0 was told of 4 finals at the end, 3 are stored"),
+        (_not_handed, "I3: segment ('st-1', 0, 1) is not in kafka"),
+        (_handed_otherwise, "I3: segment ('st-1', 0, 1) is 'thirty' in kafka and 'three' in the store"),
+        (_key_reused, "I3: key st-1:1:0 stands for two different events in kafka"),
+        (_too_much_handed, "I3: segment ('st-1', 0, 9) is in kafka and not in the store"),
+        (_end_not_handed, "I3: the end of talk is not in kafka"),
+        (_out_of_order, "I4: st-1:1:0 came after segment 1 of its channel into kafka"),
+        (_final_after_end, "I4: a final of talk came after its end into kafka"),
+        (_overlap, "I5: segments 0 and 1 of st-1 share samples"),
+        (_word_uncovered, "I5: speaker 0: the word at 5.00 s of channel 0 is in no stored final"),
+        (_acked_before_given, "I5: speaker 0: 40320 was acknowledged when 40000 had been given"),
+        (_lost_by_the_kill, "I6: node 0 killed, and segment ('st-1', 0, 0), shown before, cannot be read"),
+        (_ack_lost_by_the_kill, "I6: node 0 killed, and st-1 was acknowledged to 40320 but knows [38400]"),
+        (
+            _acked_word_lost,
+            "I6: node 0 killed, and the word at 1.00 s of channel 0 of speaker 0, acknowledged, is not stored",
+        ),
+        (_died_by_itself, "I7: node 0 ended by itself at 5.00 s with -11"),
+        (_ended_badly, "I7: node 0 was asked to stop at 9.00 s and ended with 1"),
+        (_word_doubled, "words: 1 of 5 differ; speaker 0, channel 0: one two three three four five instead of"),
+        (_speaker_failed, "end: speaker 0 did not come to an end: gave_up"),
+        (_left_over, "left over: job job-1 is still open"),
+        (_complaint, "log: node 0: Traceback"),
+    ],
+)
+def test_each_way_to_break_a_promise_is_found(doctor: Callable[[Ledger], None], sentence: str) -> None:
+    ledger = good()
+    doctor(ledger)
+    assert any(complaint.startswith(sentence) for complaint in judge(ledger)), judge(ledger)
+
+
+def test_recorded_digits_are_compared_with_the_undisturbed_run() -> None:
+    calm, disturbed = good(), good()
+    for ledger in (calm, disturbed):
+        ledger.plan = plan("digits")
+    calm.rows[1] = Row(**{**msgspec.structs.asdict(ROWS[1]), "text": "free"})
+    assert any(complaint.startswith("words: 1 of 5 differ") for complaint in judge(disturbed, calm))
+    assert not any(complaint.startswith("words") for complaint in judge(disturbed, disturbed))
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted", "errors"),
+    [("", "", 0), ("a b", "a b", 0), ("a", "a b", 1), ("a x b", "a b", 1), ("x", "a", 1), ("b a", "a b", 2)],
+)
+def test_words_are_counted_by_edits(got: str, wanted: str, errors: int) -> None:
+    assert distance(got.split(), wanted.split()) == errors

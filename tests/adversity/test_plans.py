@@ -1,0 +1,67 @@
+"""Plans of the runs: the same seed gives the same plan, and seeds reach everything that can go wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.adversity.runs import plan as plans
+from tests.adversity.runs.plan import LINE_HARMS, NODE_HARMS, Plan, make, undisturbed
+from tests.models import tone
+
+SEEDS = range(300)
+
+
+@pytest.fixture(scope="module")
+def all_plans() -> list[Plan]:
+    return [make(seed) for seed in SEEDS]
+
+
+def test_a_seed_is_a_plan(all_plans: list[Plan]) -> None:
+    assert [make(seed) for seed in range(20)] == all_plans[:20]
+    assert len({str(plan) for plan in all_plans}) == len(SEEDS)
+
+
+def test_plans_stay_within_their_bounds(all_plans: list[Plan]) -> None:
+    for plan in all_plans:
+        assert 2 <= len(plan.voices) <= 8
+        assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= 2.5 for fault in plan.faults)
+        assert [fault.at_s for fault in plan.faults] == sorted(fault.at_s for fault in plan.faults)
+        for voice in plan.voices:
+            assert voice.speech.seconds / voice.pace <= 13, "a run has 15 s"
+            assert 2.0 <= voice.pace <= 5.0
+
+
+def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
+    times = Counter(fault.what for plan in all_plans for fault in plan.faults)
+    assert set(times) == {*LINE_HARMS, *NODE_HARMS}
+    assert min(times.values()) >= 30
+    assert sum(plan.spoken == "digits" for plan in all_plans) == len(SEEDS) // plans.DIGITS_EVERY
+
+
+def test_a_plan_can_be_read(all_plans: list[Plan]) -> None:
+    text = str(all_plans[0])
+    assert text.startswith("seed 0: alone, tones, ")
+    assert len(text.splitlines()) == 1 + len(all_plans[0].voices) + len(all_plans[0].faults)
+    assert undisturbed(all_plans[0]).faults == ()
+    assert undisturbed(all_plans[0]).voices == all_plans[0].voices
+
+
+def test_words_lie_where_they_are_said(all_plans: list[Plan]) -> None:
+    speech = next(
+        voice.speech
+        for plan in all_plans
+        for voice in plan.voices
+        if voice.speech.rate_hz == tone.RATE_HZ and len(voice.speech.channels) == 2
+    )
+    audio = speech.audio()
+    frames = len(audio) // speech.frame_bytes
+    assert frames == pytest.approx(speech.seconds * tone.RATE_HZ, abs=len(speech.channels[0]) * 2)
+    for word in speech.placed():
+        # Channels are interleaved; a word is loud in its middle and in its own channel only.
+        middle = (word.start + word.stop) // 2
+        samples = memoryview(audio).cast("h")[2 * middle + word.channel : 2 * middle + 640 + word.channel : 2].tolist()
+        assert max(map(abs, samples)) > 10_000
+        after = memoryview(audio).cast("h")[2 * word.stop + word.channel + 64 :][:512:2].tolist()
+        assert max(map(abs, after), default=0) < 2_000
