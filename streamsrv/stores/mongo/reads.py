@@ -124,10 +124,25 @@ async def interviews(rooms: Rooms, wanted: Wanted) -> tuple[ListedInterview, ...
 
 
 async def expired(rooms: Rooms, before_ms: int, limit: int) -> tuple[str, ...]:
-    """Those whose deletion was interrupted, then those completed before ``before_ms``, oldest first."""
+    """As the contract says."""
     doomed = rooms.interviews.find({"deletedAt": {"$ne": None}}, {"_id": 1}).limit(limit)
     over = rooms.interviews.find(
         {"status": "completed", "endedAt": {"$lt": date(before_ms)}, "deletedAt": None}, {"_id": 1}
     )
     names = documents.names([doc async for doc in doomed])
-    return tuple((names + documents.names([doc async for doc in over.sort("endedAt").limit(limit)]))[:limit])
+    names += documents.names([doc async for doc in over.sort("endedAt").limit(limit)])
+    if len(names) < limit:
+        names += await _refused(rooms, before_ms)
+    return tuple(names[:limit])
+
+
+async def _refused(rooms: Rooms, before_ms: int) -> list[str]:
+    """Names of which there are only jobs, all ended before; ended jobs are bounded (``jobs.MAX_ENDED``)."""
+    found: set[str] = set(await rooms.jobs.distinct("interview", {"ended_ms": {"$lt": before_ms}}))
+    if not found:
+        return []
+    named: Doc = {"$in": sorted(found)}
+    later: Doc = {"interview": named, "$or": [{"ended_ms": None}, {"ended_ms": {"$gte": before_ms}}]}
+    found -= set(await rooms.jobs.distinct("interview", later))
+    found -= set(documents.names([doc async for doc in rooms.interviews.find({"_id": named}, {"_id": 1})]))
+    return sorted(found)
