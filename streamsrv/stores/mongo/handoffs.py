@@ -9,7 +9,7 @@ refused, under the sink's number in ``sinks``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from streamsrv.stores import validity
 from streamsrv.stores.base import StoredFinal, Stream
@@ -33,6 +33,8 @@ MAX_WAITING: Final = 1_000
 """Handoffs read in one go; who wants more marks these and asks again."""
 MAX_COUNTED: Final = 100_000
 """Where counting what is pending stops."""
+MAX_KNOWN: Final = 10_000
+"""Finals whose keys are remembered from reading them to marking them; the others are found by their places."""
 LEAP: Final = 200
 """Documents looked at before a look for the next interview's name leaps over the rest of one."""
 
@@ -93,14 +95,25 @@ async def _due_in(room: _Room, sink: str, after: str, limit: int) -> AsyncIterat
         after = found[-1]
 
 
-async def waiting(rooms: Rooms, sink: str, interview: str, *, limit: int) -> Waiting:
-    """Out of each collection, merged by place; a doomed interview's finals are left out."""
+Known: TypeAlias = dict[tuple[str, int], str]
+"""Keys of finals, by interview and place."""
+
+
+async def waiting(rooms: Rooms, sink: str, interview: str, *, limit: int, known: Known) -> Waiting:
+    """Out of each collection, merged by place; a doomed interview's finals are left out.
+
+    Args:
+        known: takes the keys of the finals.
+    """
     limit = min(limit, MAX_WAITING)
     segments, interviews, deletions = [
         room.room.find({room.interview: interview, "handoff.pending": sink}).sort("handoff.place", 1).limit(limit)
         for room in _rooms(rooms)
     ]
     finals = [doc async for doc in segments]
+    if len(known) > MAX_KNOWN:
+        known.clear()
+    known.update({(interview, doc["handoff"]["place"]): doc["_id"] for doc in finals})
     streams = await reads.streams(rooms, interview) if finals else ()
     seen = {stream.id: validity.limits(stream.epochs) for stream in streams}
     handoffs = [_final(doc, sink, seen[doc["stream"]]) for doc in finals if doc["stream"] in seen]
@@ -148,14 +161,20 @@ def _number(doc: Mapping[str, Any], sink: str) -> int:
 # --- the relay's words --------------------------------------------------------------------------------------------
 
 
-async def handed(rooms: Rooms, sink: str, interview: str, given: Collection[int]) -> None:
+async def handed(rooms: Rooms, sink: str, interview: str, given: Collection[int], *, known: Known) -> None:
     """Only what this sink calls by these places, and of this interview, is touched."""
+    change = {"$pull": {"handoff.pending": sink}}
     for number in sorted({place % MAX_SINKS for place in given}):
         wanted = [place // MAX_SINKS for place in given if place % MAX_SINKS == number]
+        query = {f"handoff.sinks.{number}": sink, "handoff.pending": sink}
+        keys = [key for place in wanted if (key := known.pop((interview, place), None)) is not None]
+        if keys:
+            await rooms.segments.update_many({"interview": interview, **query, "_id": {"$in": keys}}, change)
+        if len(keys) == len(wanted):
+            continue
         for room in _rooms(rooms):
-            query = {room.interview: interview, "handoff.place": {"$in": wanted}, f"handoff.sinks.{number}": sink}
-            await room.room.update_many({**query, "handoff.pending": sink}, {"$pull": {"handoff.pending": sink}})
-    await rooms.deletions.delete_many({"interview": interview, "handoff.pending": [], "handoff.dead": []})
+            await room.room.update_many({room.interview: interview, **query, "handoff.place": {"$in": wanted}}, change)
+        await rooms.deletions.delete_many({"interview": interview, "handoff.pending": [], "handoff.dead": []})
 
 
 class Refusal(NamedTuple):

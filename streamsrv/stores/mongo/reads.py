@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from streamsrv.stores import validity
@@ -144,5 +145,6 @@ async def _refused(rooms: Rooms, before_ms: int) -> list[str]:
     named: Doc = {"$in": sorted(found)}
     later: Doc = {"interview": named, "$or": [{"ended_ms": None}, {"ended_ms": {"$gte": before_ms}}]}
     found -= set(await rooms.jobs.distinct("interview", later))
-    found -= set(documents.names([doc async for doc in rooms.interviews.find({"_id": named}, {"_id": 1})]))
+    known = rooms.interviews.find({"_id": named, "status": {"$ne": "beginning"}}, {"_id": 1})
+    found -= set(documents.names([doc async for doc in known]))
     return sorted(found)

@@ -80,6 +80,7 @@ class MongoStore:
         self._living: asyncio.Task[None] | None = None
         self._open = False
         self._sinks: tuple[str, ...] = ()
+        self._known: handoffs.Known = {}
         self._stored: Callable[[str], Any] = _nobody
 
     async def open(self) -> None:
@@ -253,10 +254,10 @@ class MongoStore:
         return await self._run(handoffs.due(self._rooms, sink, after=after, limit=limit))
 
     async def waiting(self, sink: str, interview: str, *, limit: int) -> Waiting:
-        return await self._run(handoffs.waiting(self._rooms, sink, interview, limit=limit))
+        return await self._run(handoffs.waiting(self._rooms, sink, interview, limit=limit, known=self._known))
 
     async def handed(self, sink: str, interview: str, places: Collection[int]) -> None:
-        await self._run(handoffs.handed(self._rooms, sink, interview, places))
+        await self._run(handoffs.handed(self._rooms, sink, interview, places, known=self._known))
 
     async def refused(self, sink: str, interview: str, place: int, *, reason: str, dead: bool, now_ms: int) -> None:
         refusal = handoffs.Refusal(sink, interview, place, reason, dead, now_ms)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import AsyncIterator
-
 import pytest
-from pymongo import AsyncMongoClient
 
 from streamsrv.stores.handoff import Store
 from streamsrv.stores.mongo.settings import MongoSettings
@@ -14,15 +10,7 @@ from streamsrv.stores.mongo.store import MongoStore
 from tests.stores.contract import Make, StoreContract
 from tests.stores.contract_outbox import MakeStore, OutboxContract
 
-
-@pytest.fixture
-async def settings(mongo_url: str) -> AsyncIterator[MongoSettings]:
-    """A database of the test's own."""
-    settings = MongoSettings(url=mongo_url, database=f"streamsrv_test_{secrets.token_hex(6)}")
-    yield settings
-    client: AsyncMongoClient[dict[str, object]] = AsyncMongoClient(mongo_url)
-    async with client:
-        await client.drop_database(settings.database)
+pytestmark = pytest.mark.usefixtures("database")
 
 
 class TestMongoStore(StoreContract):
