@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from typing import Any, Final
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -69,11 +70,13 @@ def connect(settings: MongoSettings) -> AsyncMongoClient[Doc]:
         "serverSelectionTimeoutMS": round(min(settings.timeout_s, SELECTION_S) * 1000),
     }
     try:
-        return AsyncMongoClient(settings.url, **options)
-    except (PyMongoError, ValueError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # an option the driver does not take
+            return AsyncMongoClient(settings.url, **options)
+    except (PyMongoError, ValueError, TypeError, UserWarning) as error:
         raise SetupError(
             f"mongo.url is no address of a MongoDB server ({type(error).__name__})",
-            hint="it is mongodb://USER:PASSWORD@HOST:PORT/; characters like @ in the password are written as %40",
+            hint="it is mongodb://USER:PASSWORD@HOST:PORT/; an @ in the password is %40; options are pymongo's",
         ) from None
 
 
