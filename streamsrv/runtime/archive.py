@@ -16,6 +16,8 @@ from streamsrv.stores.base import TranscriptStore
 
 SWEEP_EVERY_S = 600.0
 """Pause between two looks for interviews that are too old."""
+LOOK = 200
+"""Interviews with recordings on this node that are looked for in the store by one sweep; the next looks at others."""
 BITE = 10
 """Interviews deleted between two pauses."""
 PAUSE_S = 1.0
@@ -66,6 +68,7 @@ class Archive:
         self._spool = spool
         self._files = files
         self._retain_ms = retain_days * DAY_MS
+        self._looked = 0
         self._utc_ms = utc_ms
 
     async def delete(self, interview: str) -> bool:
@@ -105,7 +108,7 @@ class Archive:
         while True:
             gone = 0
             try:
-                gone = await self.sweep()
+                gone = await self.sweep() + await self.sweep_recordings()
                 await self._files.sweep()
             except StoreUnavailable as error:
                 log.warning("archive.waits", error=error)
@@ -120,6 +123,31 @@ class Archive:
         before_ms = self._utc_ms() - self._retain_ms if self._retain_ms else 0
         names = await self._store.expired(before_ms, limit=BITE)
         return sum([await self._expire(name, before_ms) for name in names])
+
+    async def sweep_recordings(self) -> int:
+        """Delete recordings of interviews that another node deleted; of how many.
+
+        Raises:
+            StoreUnavailable: come back later.
+        """
+        names = await self._recorder.interviews()
+        look = [names[(self._looked + number) % len(names)] for number in range(min(LOOK, len(names)))]
+        self._looked += len(look)
+        return sum([await self._forget(name) for name in look])
+
+    async def _forget(self, interview: str) -> bool:
+        if await self._store.interview(interview) is not None:
+            return False
+        with self._streams.doom(interview):
+            if await self._store.interview(interview) is not None:
+                return False
+            try:
+                await self._recorder.delete(interview)
+            except OSError as error:
+                log.warning("archive.files_left", error=error, interview=interview)
+                return False
+            log.info("recordings.deleted", interview=interview)
+            return True
 
     async def _expire(self, interview: str, before_ms: int) -> bool:
         """Delete it, unless it came to life again since we looked, or a file waits to be heard for it."""

@@ -14,6 +14,7 @@ from streamsrv.errors import (
     ClientFault,
     DecoderLost,
     Full,
+    NotFound,
     ServerLost,
     Stopped,
     StoreUnavailable,
@@ -111,6 +112,14 @@ class Work:
 
     async def to_the_end(self) -> None:
         """Hear it.  A task that is cancelled leaves it to the next process, unless ``cancelled`` was set."""
+        try:
+            await self._to_the_end()
+        except NotFound:  # another server deleted its interview, and this record with it
+            await self._means.uploads.remove(self.job.spooled)
+            log.info("job.deleted", job=self.job.id)
+            self.over.set()
+
+    async def _to_the_end(self) -> None:
         try:
             await (self._cancel() if self.cancelled else self._hear())
         except asyncio.CancelledError:

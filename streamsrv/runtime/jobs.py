@@ -12,7 +12,7 @@ from collections import deque
 
 from streamsrv import telemetry
 from streamsrv.commands import Options
-from streamsrv.errors import Draining, Full, NotFound
+from streamsrv.errors import Conflict, Draining, Full, NotFound
 from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.file_run import FileServices
@@ -202,12 +202,19 @@ class Jobs:
 
         Raises:
             NotFound: there is none of this name.
+            Conflict: another server has its file.
         """
         work = self._works.get(name)
         if work is not None and not self._closing:
             self._stop(work)
             await work.over.wait()
-        return await self.progress(name)
+        progress = await self.progress(name)
+        if work is None and not self._closing and progress.job.state in OPEN_JOBS:
+            raise Conflict(
+                "another server has the file of this job",
+                hint="ask that server, or delete the interview, here or there",
+            )
+        return progress
 
     def holds(self, interview: str) -> bool:
         """Whether a file waits, or is heard, for this interview."""

@@ -14,6 +14,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -27,6 +29,8 @@ from streamsrv.stores.base import StreamKey
 
 MAX_WAITING_S = 10
 """Audio of one channel that may wait for the disk; more becomes silence in the file, and the session is told once."""
+LABEL = "interview"
+"""File in each folder that holds the interview's name."""
 PIECE_S = 1
 """Audio that is written at once."""
 
@@ -40,8 +44,9 @@ log = telemetry.logger("recorder")
 class Recording:
     """One epoch of one stream.  All methods but ``work`` belong to the event loop."""
 
-    def __init__(self, recorder: Recorder, tracks: list[Track], warn: Warn) -> None:
+    def __init__(self, recorder: Recorder, tracks: list[Track], warn: Warn, label: Callable[[], None]) -> None:
         self._recorder = recorder
+        self._label = label
         self._tracks = tracks
         self._warn = warn
         self._lock = threading.Lock()
@@ -108,6 +113,7 @@ class Recording:
     def _write(self, track: Track, pieces: list[Piece]) -> None:
         if self._dead:
             return
+        self._label()
         try:
             for piece in pieces:
                 if not track.write(piece):
@@ -183,7 +189,7 @@ class Recorder:
             Track(folder / f"{key.stream}-{key.epoch}-{channel}.flac", begins, most)
             for channel in range(options.tracks)
         ]
-        recording = Recording(self, tracks, warn)
+        recording = Recording(self, tracks, warn, partial(_label, folder, key.interview))
         self._open[recording] = key
         return recording
 
@@ -247,6 +253,10 @@ class Recorder:
         async with self._files:
             await asyncio.get_running_loop().run_in_executor(self._thread, _remove, self.folder(interview))
 
+    async def interviews(self) -> tuple[str, ...]:
+        """Of which interviews there are recordings here."""
+        return await asyncio.to_thread(_labels, self._root)
+
     async def close(self) -> None:
         """Complete all files."""
         for recording in tuple(self._open):
@@ -299,6 +309,23 @@ def _whole(folder: Path, stream: str, channel: int) -> Path | None:
 
 def _nothing() -> None:
     return None
+
+
+def _label(folder: Path, interview: str) -> None:
+    """Write whose recordings these are, since the folder's name does not tell."""
+    path = folder / LABEL
+    with suppress(OSError):  # a disk that is full is told by the recording itself
+        if not path.exists():
+            for one in (folder.parent, folder):
+                one.mkdir(mode=0o700, exist_ok=True)
+            draft = path.with_suffix(".new")
+            draft.touch(mode=0o600)
+            draft.write_text(interview, "utf-8")
+            draft.replace(path)
+
+
+def _labels(root: Path) -> tuple[str, ...]:
+    return tuple(path.read_text("utf-8") for path in sorted(root.glob(f"*/{LABEL}")))
 
 
 def _remove(folder: Path) -> None:

@@ -283,6 +283,9 @@ class TranscriptStore(Protocol):
         """Record a job, or replace what is recorded under its id, durably; its place in the order stays.
 
         A store keeps a bounded number of jobs that have ended, the newest.
+
+        Raises:
+            NotFound: it was recorded before, and another server deleted it with its interview since.
         """
 
     async def job(self, job: str) -> Job | None: ...

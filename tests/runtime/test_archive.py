@@ -214,3 +214,31 @@ async def test_the_sweeper_lives_through_a_store_that_is_away(house: House, monk
         await archive.run()
     assert pauses == [module.SWEEP_EVERY_S, module.PAUSE_S, module.SWEEP_EVERY_S]
     assert house.files.swept == 2, "files that nobody owns go on the same rounds"
+
+
+async def test_recordings_of_interviews_another_node_deleted_go(house: House) -> None:
+    """The store is shared, the folder of recordings is not."""
+    for interview in ("gone", "stays"):
+        await house.talked(interview, days_ago=1)
+    await house.recorder.written()
+    assert sorted(await house.recorder.interviews()) == ["gone", "stays"]
+    archive = house.archive()
+    assert await archive.sweep_recordings() == 0
+    assert await house.store.delete_interview("gone")
+    assert await archive.sweep_recordings() == 1
+    assert await house.recorder.interviews() == ("stays",)
+    assert not house.recorder.folder("gone").exists()
+    assert len(await house.recorder.kept("stays")) == 1
+
+
+async def test_a_sweep_looks_for_some_and_the_next_for_the_others(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK", 2)
+    for number in range(5):
+        await house.talked(f"i{number}", days_ago=1)
+    await house.recorder.written()
+    for number in range(5):
+        await house.store.delete_interview(f"i{number}")
+    archive = house.archive()
+    assert [await archive.sweep_recordings() for _ in range(4)] == [2, 2, 1, 0]

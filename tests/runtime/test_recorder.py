@@ -100,7 +100,7 @@ async def test_each_channel_is_kept_sample_for_sample(desk: Desk) -> None:
     recording.close()
     assert [await desk.whole(channel=channel) for channel in (0, 1)] == [left, right]
     assert await desk.kept() == (Kept("st-1", 0, 3.3), Kept("st-1", 1, 3.3))
-    assert desk.files() == ["st-1-1-0.flac", "st-1-1-1.flac"]
+    assert desk.files() == ["interview", "st-1-1-0.flac", "st-1-1-1.flac"]
     assert desk.warned == []
 
 
@@ -112,6 +112,7 @@ async def test_files_are_for_their_owner_alone(desk: Desk, tmp_path: Path) -> No
     assert modes(tmp_path) == {
         "recordings": 0o700,
         desk.recorder.folder("talk").name: 0o700,
+        "interview": 0o600,
         "st-1-1-0.flac": 0o600,
     }
     assert "talk" not in desk.recorder.folder("talk").name
@@ -307,7 +308,7 @@ async def test_a_whole_that_cannot_be_written_leaves_nothing(desk: Desk, monkeyp
         patch.setattr(os, "pwrite", full)
         with pytest.raises(StoreUnavailable):
             await desk.recorder.whole("talk", "st-1", 0)
-    assert desk.files() == ["st-1-1-0.flac", "st-1-2-0.flac"]
+    assert desk.files() == ["interview", "st-1-1-0.flac", "st-1-2-0.flac"]
     assert await desk.whole() == noise(1.0, 1) + noise(1.0, 2)
 
 

@@ -81,6 +81,7 @@ class MongoStore:
         self._open = False
         self._sinks: tuple[str, ...] = ()
         self._known: handoffs.Known = {}
+        self._known_jobs: jobs.Known = {}
         self._stored: Callable[[str], Any] = _nobody
 
     async def open(self) -> None:
@@ -229,13 +230,13 @@ class MongoStore:
     # --- jobs -------------------------------------------------------------------------------------------------------
 
     async def keep_job(self, job: Job) -> None:
-        await self._run(jobs.keep(self._rooms, job, self._node))
+        await self._run(jobs.keep(self._rooms, job, self._node, self._known_jobs))
 
     async def job(self, job: str) -> Job | None:
         return await self._run(jobs.read(self._rooms, job))
 
     async def open_jobs(self) -> tuple[Job, ...]:
-        return await self._run(jobs.unfinished(self._rooms, self._node))
+        return await self._run(jobs.unfinished(self._rooms, self._node, self._known_jobs))
 
     # --- handing on -------------------------------------------------------------------------------------------------
 

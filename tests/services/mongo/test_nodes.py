@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 
+from streamsrv.errors import NotFound
 from streamsrv.stores.base import StreamKey, StreamStats
 from streamsrv.stores.mongo.documents import Rooms
 from streamsrv.stores.mongo.nodes import LOST, Nodes
@@ -167,3 +168,17 @@ async def test_a_node_gives_signs_of_life_while_it_is_open(settings: MongoSettin
             pass
     finally:
         await store.close()
+
+
+async def test_a_job_that_another_node_deleted_is_not_recorded_again(settings: MongoSettings, rooms: Rooms) -> None:
+    one, two = await opened(settings, "n-1"), await opened(settings, "n-2")
+    try:
+        await one.keep_job(job("j"))
+        assert await two.delete_interview("talk")
+        for _ in range(2):
+            with pytest.raises(NotFound):
+                await one.keep_job(job("j", state="running"))
+        assert await one.job("j") is None
+    finally:
+        await one.close()
+        await two.close()
