@@ -15,7 +15,7 @@ COPY streamsrv streamsrv
 # The wheel is built here; the environment that is shipped holds no compiler and no build tools.
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && python -m venv /opt/streamsrv \
-    && /opt/streamsrv/bin/pip install -c constraints/py311.txt "$(echo /wheels/streamsrv-*.whl)[sphinx]" \
+    && /opt/streamsrv/bin/pip install -c constraints/py311.txt "$(echo /wheels/streamsrv-*.whl)[sphinx,mongo,redis,kafka]" \
     && /opt/streamsrv/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11-slim
