@@ -98,21 +98,25 @@ def make_app(
     app[UPLOAD] = settings.upload
     app[DECODERS] = Decoders(settings.decode)
     app[JOBS] = _jobs(settings, services, engines, app[DECODERS])
-    app[ARCHIVE] = Archive(
-        store,
-        app[STREAMS],
-        fanout,
-        recorder,
-        spool,
-        app[JOBS],
-        retain_days=settings.archive.retain_days,
-        utc_ms=services.utc_ms,
-    )
+    app[ARCHIVE] = _archive(settings, services, app)
     app.add_routes(ROUTES)
     app.cleanup_ctx.append(_watch)
     app.on_shutdown.append(_dismiss)
     app.on_response_prepare.append(_nameless)
     return app
+
+
+def _archive(settings: Settings, services: Services, app: web.Application) -> Archive:
+    return Archive(
+        services.store,
+        app[STREAMS],
+        services.fanout,
+        app[RECORDER],
+        services.spool,
+        app[JOBS],
+        retain_days=settings.archive.retain_days,
+        utc_ms=services.utc_ms,
+    )
 
 
 def _spool(settings: Settings, store: TranscriptStore, numbers: telemetry.Metrics) -> Spool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -459,6 +460,31 @@ def test_sinks_are_made_as_named() -> None:
         webhook=webhook,
     )
     assert [sink.name for sink in made] == ["webhook"]
+
+
+@pytest.mark.parametrize(
+    ("sink", "extra", "setting"),
+    [("kafka", "kafka", "kafka.bootstrap"), ("redis_streams", "redis", "redis_streams.url")],
+)
+def test_what_is_not_installed_or_not_set_up_stops_the_start(
+    sink: str, extra: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(f"streamsrv.sinks.{sink}")
+
+    def refused() -> SetupError:
+        with pytest.raises(SetupError) as caught:
+            make_sinks(
+                OutboxSettings(sinks=(sink,)),
+                kafka=KafkaSettings(),
+                redis_streams=RedisStreamsSettings(),
+                webhook=WebhookSettings(),
+            )
+        return caught.value
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert refused().hint == f"pip install 'streamsrv[{extra}]'"
+    monkeypatch.setattr(module, "find_spec", lambda name: object())
+    assert setting in refused().hint
 
 
 def test_a_lease_must_outlast_a_batch() -> None:
