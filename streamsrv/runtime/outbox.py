@@ -129,7 +129,7 @@ class Outbox:
 def make_sinks(
     settings: OutboxSettings, *, kafka: KafkaSettings, redis_streams: RedisStreamsSettings, webhook: WebhookSettings
 ) -> tuple[Sink, ...]:
-    """The sinks an operator named, not connected yet; their libraries are imported when they are first used.
+    """The sinks an operator named, not connected yet, their libraries imported.
 
     Raises:
         SetupError: one is not installed or not set up; says what to do.

@@ -36,13 +36,15 @@ class RedisStreamsSink:
             raise SetupError("the sink 'redis_streams' is not installed", hint="pip install 'streamsrv[redis]'")
         if settings.url is None:
             raise SetupError("the sink 'redis_streams' has no server", hint="set redis_streams.url")
+        import redis.asyncio  # here, and not when speech is being heard
+
+        self._library = redis
         self._settings = settings
         self._url = settings.url
         self._redis: Redis | None = None
 
     async def send(self, batch: Sequence[Record]) -> Outcome:
-        from redis import exceptions
-
+        exceptions = self._library.exceptions
         try:
             async with asyncio.timeout(self._settings.timeout_s):
                 await self._add(batch)
