@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -202,6 +204,30 @@ async def test_nobody_listens() -> None:
         finally:
             await sink.close()
     assert (outcome.verdict, outcome.reason) == ("unavailable", "ClientConnectorError")
+
+
+async def test_a_receiver_whose_certificate_nobody_trusts_gets_nothing() -> None:
+    came: list[bytes] = []
+
+    async def take(request: web.Request) -> web.Response:
+        came.append(await request.read())
+        return web.Response()
+
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(Path(__file__).parents[1] / "data" / "tls" / "self-signed.pem")
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    sink = WebhookSink(settings(f"https://127.0.0.1:{runner.addresses[0][1]}/"))
+    try:
+        outcome = await sink.send(records(1))
+        assert (outcome.verdict, outcome.reason) == ("unavailable", "ClientConnectorCertificateError")
+        assert came == []
+    finally:
+        await sink.close()
+        await runner.cleanup()
 
 
 async def test_of_a_long_answer_little_is_read(sink: WebhookSink, receiver: Receiver) -> None:
