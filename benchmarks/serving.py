@@ -1,7 +1,8 @@
 """The process that is measured: ``python -m benchmarks.serving KIND``.
 
-``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``whisper`` is it as ``streamsrv
-serve`` would run it under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do:
+``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``forgetful`` is ``null`` on a store
+that takes finals and restart points without keeping them; ``whisper`` is this server as ``streamsrv serve`` would run it
+under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do:
 a handler that asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port
 and ends when its standard input does.
 """
@@ -18,16 +19,21 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from time import perf_counter
 
 import webrtcvad
 from aiohttp import WSMsgType, web
 
 from benchmarks.null import NullEngine
 from streamsrv import telemetry
+from streamsrv.events import Final
+from streamsrv.facts import Position
 from streamsrv.runtime.engines import Engines, make_engine
+from streamsrv.runtime.settings import SessionSettings
 from streamsrv.server.app import make_app
 from streamsrv.server.wire import Runner
 from streamsrv.settings import ServerSettings, Settings, load
+from streamsrv.stores.base import Anchor, StreamKey
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 
 STALL_EVERY_S = 0.005
@@ -43,8 +49,9 @@ class Probe:
         frames: how many binary messages were taken so far.
     """
 
-    def __init__(self, frames: Callable[[], int]) -> None:
+    def __init__(self, frames: Callable[[], int], finals_ms: list[float] | None = None) -> None:
         self._frames = frames
+        self._finals_ms = [] if finals_ms is None else finals_ms
         self._stalls_ms: list[float] = []
 
     async def sample(self) -> None:
@@ -57,11 +64,14 @@ class Probe:
                 self._stalls_ms.append(1000 * max(0.0, loop.time() - due))
 
     async def tell(self, request: web.Request) -> web.Response:
-        """CPU seconds, frames, resident kB, and the stalls since the last look."""
+        """CPU seconds, frames, resident kB, open files, and since the last look: stalls and times of kept finals."""
         used = resource.getrusage(resource.RUSAGE_SELF)
         stalls, self._stalls_ms = self._stalls_ms, []
         figures = {"cpu_s": used.ru_utime + used.ru_stime, "frames": self._frames(), "rss_kb": _rss_kb()}
-        return web.json_response(figures | {"stalls_ms": stalls})
+        finals = self._finals_ms[:]
+        self._finals_ms.clear()
+        files = len(os.listdir("/proc/self/fd"))
+        return web.json_response(figures | {"stalls_ms": stalls, "finals_ms": finals, "files": files})
 
 
 def _rss_kb() -> int:
@@ -69,13 +79,45 @@ def _rss_kb() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
+# --- stores ------------------------------------------------------------------------------------------------------
+
+
+class Timed(SqliteStore):
+    """The store, and how long it takes for a final."""
+
+    def __init__(self, settings: SqliteSettings) -> None:
+        super().__init__(settings)
+        self.finals_ms: list[float] = []
+
+    async def keep_final(self, key: StreamKey, final: Final) -> bool:
+        begun = perf_counter()
+        kept = await super().keep_final(key, final)
+        if len(self.finals_ms) < MOST_STALLS:
+            self.finals_ms.append(1000 * (perf_counter() - begun))
+        return kept
+
+
+class Forgetful(Timed):
+    """Takes what a session keeps on its way, and forgets it: what durability would cost if it cost nothing."""
+
+    async def keep_final(self, key: StreamKey, final: Final) -> bool:
+        return True
+
+    async def keep_progress(self, key: StreamKey, restarts: tuple[Position, ...], anchors: tuple[Anchor, ...]) -> bool:
+        return True
+
+
 # --- ours --------------------------------------------------------------------------------------------------------
 
 
-def on_null(data_dir: Path, tape: bytes, *, talks: bool) -> tuple[Settings, Engines, telemetry.Metrics]:
+def on_null(
+    data_dir: Path, tape: bytes, *, talks: bool, resume_window_s: float
+) -> tuple[Settings, Engines, telemetry.Metrics]:
     """A server of many speakers whose engine hears nothing."""
     settings = Settings(
-        server=ServerSettings(max_sessions=10_000, max_connections=20_000), store=SqliteSettings(data_dir=str(data_dir))
+        server=ServerSettings(max_sessions=10_000, max_connections=20_000),
+        session=SessionSettings(resume_window_s=resume_window_s),
+        store=SqliteSettings(data_dir=str(data_dir)),
     )
     numbers = telemetry.Metrics("bench")
     return settings, Engines([NullEngine(tape, talks=talks)], numbers), numbers
@@ -98,15 +140,18 @@ async def on_whisper(data_dir: Path, chosen: Sequence[str]) -> tuple[Settings, E
 
 
 async def ours(
-    stack: AsyncExitStack, settings: Settings, engines: Engines, numbers: telemetry.Metrics
+    stack: AsyncExitStack, kind: str, settings: Settings, engines: Engines, numbers: telemetry.Metrics
 ) -> tuple[web.AppRunner, Probe]:
     """This server as ``streamsrv serve`` composes it."""
     stack.push_async_callback(engines.close)
-    store = SqliteStore(settings.store)
+    store = (Forgetful if kind == "forgetful" else Timed)(settings.store)
     await store.open()
     stack.push_async_callback(store.close)
     app = make_app(settings, store=store, engines=engines, numbers=numbers)
-    probe = Probe(lambda: int(numbers.registry.get_sample_value("streamsrv_messages_total", {"kind": "binary"}) or 0))
+    probe = Probe(
+        lambda: int(numbers.registry.get_sample_value("streamsrv_messages_total", {"kind": "binary"}) or 0),
+        store.finals_ms,
+    )
     app.router.add_get("/bench", probe.tell)
     return Runner(app, most=settings.server.max_connections), probe
 
@@ -154,9 +199,10 @@ async def serve(asked: argparse.Namespace) -> None:
         if asked.kind == "bare":
             runner, probe = await bare()
         elif asked.kind == "whisper":
-            runner, probe = await ours(stack, *await on_whisper(asked.data_dir, asked.set))
+            runner, probe = await ours(stack, asked.kind, *await on_whisper(asked.data_dir, asked.set))
         else:
-            runner, probe = await ours(stack, *on_null(asked.data_dir, tape, talks=asked.kind == "talking"))
+            made = on_null(asked.data_dir, tape, talks=asked.kind == "talking", resume_window_s=asked.resume_window_s)
+            runner, probe = await ours(stack, asked.kind, *made)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
@@ -171,9 +217,10 @@ async def serve(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__)
-    parser.add_argument("kind", choices=("null", "talking", "whisper", "bare"))
+    parser.add_argument("kind", choices=("null", "talking", "forgetful", "whisper", "bare"))
     parser.add_argument("--cpu", type=int, help="the one core to run on")
     parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--resume-window-s", type=float, default=60.0)
     parser.add_argument("--tape", type=Path, help="file with the samples the speakers send")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="settings of 'whisper'")
     asked = parser.parse_args()

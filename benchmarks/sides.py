@@ -19,7 +19,7 @@ from benchmarks.figures import Spread, spread
 from benchmarks.served import process
 from benchmarks.tape import FRAME_MS
 
-Kind: TypeAlias = Literal["null", "talking", "bare"]
+Kind: TypeAlias = Literal["null", "talking", "forgetful", "bare"]
 FRAMES_PER_S = 1000 // FRAME_MS
 RAMP_FRAMES = 48
 """The speakers of a crowd begin one after the other over so many frames, 0.96 s: what a session does once a second is
@@ -37,7 +37,11 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     frames: int
     rss_kb: int
+    files: int
+    """Open ones."""
     stalls_ms: list[float]
+    finals_ms: list[float]
+    """Times the store took for a final."""
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +64,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Window by window."""
     core_share: float
     stall: Spread
+    final: Spread
+    """Time the store took for a final, ms."""
     late: Spread
     idle_kb: float
     """Resident kB that a connected session which sends nothing added."""
@@ -100,6 +106,7 @@ class Side:
         self._empty_kb, self._idle_kb = empty_kb, idle_kb
         self._windows: list[Window] = []
         self._stalls_ms: list[float] = []
+        self._finals_ms: list[float] = []
 
     async def paced(self, seconds: float) -> Window:
         """Measure the crowd in real time."""
@@ -137,6 +144,7 @@ class Side:
     async def _look(self) -> Look:
         seen = await look(self._http)
         self._stalls_ms += seen.stalls_ms
+        self._finals_ms += seen.finals_ms
         return seen
 
     def _sent(self) -> int:
@@ -155,6 +163,7 @@ class Side:
             us_per_frame=[window.us_per_frame for window in self._windows],
             core_share=round(statistics.median(window.core_share for window in self._windows), 3),
             stall=spread([stall for window in self._windows for stall in window.stalls_ms]),
+            final=spread(self._finals_ms),
             late=spread([late for window in self._windows for late in window.late_ms]),
             idle_kb=round((self._idle_kb - self._empty_kb) / len(self._here), 1),
             active_kb=round((active_kb - self._empty_kb) / len(self._here), 1),
