@@ -1,10 +1,10 @@
 """The process that is measured: ``python -m benchmarks.serving KIND``.
 
 ``null`` and ``talking`` are this server, whole, on an engine that hears nothing; ``forgetful`` is ``null`` on a store
-that takes finals and restart points without keeping them; ``whisper`` is this server as ``streamsrv serve`` would run it
-under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do:
-a handler that asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port
-and ends when its standard input does.
+that takes finals and restart points without keeping them; ``whisper`` is this server as ``streamsrv serve`` would run
+it under the settings given by ``--set``; ``bare`` is the least an aiohttp server of this kind can do: a handler that
+asks ``webrtcvad`` about each frame.  All tell their own cost at ``/bench``.  The process prints its port and ends when
+its standard input does.
 """
 
 from __future__ import annotations

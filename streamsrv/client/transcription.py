@@ -200,11 +200,9 @@ class Transcription:
 
     async def _live(self, link: Link) -> None:
         try:
-            while (cut := await self._serve(link)) is not None:
-                back = await self._come_back(cut, going=link.leave_at is not None)
-                if back is None:
-                    return
-                link = back
+            there: Link | None = link
+            while there is not None and (cut := await self._serve(there)) is not None:
+                there = await self._come_back(cut, going=there.leave_at is not None)
         except Exception as error:
             # Whatever it is belongs to whoever uses the stream; there is nobody else to tell.
             self._error = error

@@ -51,4 +51,4 @@ async def test_cycles_of_connect_and_cut_leave_nothing(tmp_path: Path) -> None:
         await eventually(lambda: not held, lambda: [one.machine.state for one in held.values()])
         finals = [one for interview in range(7) for one in await ring.server.store.finals(f"i-{interview}")]
         assert len(finals) == said
-        assert await ring.server.store.live_streams() == ()
+        assert await ring.server.store.left_streams() == ()

@@ -120,6 +120,10 @@ def test_stored_is_the_least_over_the_channels_that_speak() -> None:
     assert stored.to_ms == 16_000
     stored.note(UtteranceEnd(channel=1))
     assert stored.to_ms == 20_000
+    stored.note(Final(segment=1, text="", stop_ms=30_000, durable="spool"))
+    assert stored.to_ms == 20_000, "what is only in a spool may be heard again, from this audio"
+    stored.note(final(2, 0, stop_ms=40_000))
+    assert stored.to_ms == 40_000, "and what is stored behind it says that it came into the store"
 
 
 # --- messages ---------------------------------------------------------------------------------------------------
