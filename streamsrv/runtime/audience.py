@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from streamsrv import events
 from streamsrv.errors import StoreUnavailable
 from streamsrv.events import ViewerEvent
-from streamsrv.stores.base import PlacedFinal, TranscriptStore
+from streamsrv.stores.base import FinalName, PlacedFinal, TranscriptStore
 
 if TYPE_CHECKING:
     from streamsrv.runtime.fanout import Watch
@@ -24,6 +24,9 @@ MAX_HELD: Final = 256
 """Events that may wait for the store; when it is full they are dropped, and each viewer reads the store by itself."""
 PAGE: Final = 200
 """Finals read at once."""
+MARGIN: Final = 16
+"""Finals told last that are read again: one that was given its place before them may come to light after them, when
+several nodes write at once."""
 LASTING: Final = (events.Ready, events.Configured, events.StreamOver)
 """Kept whatever is dropped: the store would not bring them."""
 
@@ -57,8 +60,8 @@ class Audience:
         self._store = store
         self._arranged = arranged
         self._held: deque[Told] = deque()
-        self._place = 0
-        """Up to where finals were told in their order."""
+        self._recent: list[PlacedFinal] = []
+        """Finals told last, in the order of the store."""
         self._due = False
         self._covered = 0
         """Of those held, how many happened before the store was asked."""
@@ -121,12 +124,22 @@ class Audience:
 
     async def _new(self) -> list[PlacedFinal]:
         """What was stored since this was asked last; nothing as long as all who watch have yet to read the store."""
-        read = [watch.read_to for watch in self.watches if watch.read_to is not None]
-        if not read:
+        settled = [watch.settled for watch in self.watches if watch.has_read]
+        if not settled:
             return []
-        place, found = max(self._place, min(read)), list[PlacedFinal]()
-        while page := await self._store.finals_since(self._interview, place, limit=PAGE):
+        known = {_name(one) for one in self._recent}
+        place = self._recent[0].place if len(self._recent) == MARGIN else min(settled)
+        found: list[PlacedFinal] = []
+        while True:
+            page = await self._store.finals_since(self._interview, place, limit=PAGE)
             found += page
+            if len(page) < PAGE:
+                break
             place = page[-1].place
-        self._place = place
-        return found
+        new = [one for one in found if _name(one) not in known]
+        self._recent = sorted([*self._recent, *new], key=lambda one: one.place)[-MARGIN:]
+        return new
+
+
+def _name(one: PlacedFinal) -> FinalName:
+    return FinalName(one.stream, one.final.channel, one.final.segment)

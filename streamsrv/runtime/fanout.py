@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from streamsrv import events, telemetry
 from streamsrv.errors import Draining, Full, StoreUnavailable, StreamsrvError
 from streamsrv.events import AnyEvent, ViewerEvent
-from streamsrv.runtime.audience import LASTING, Audience
+from streamsrv.runtime.audience import LASTING, MARGIN, Audience
 from streamsrv.runtime.audience import Told as Told
 from streamsrv.shared_state.base import SharedState
 from streamsrv.shared_state.memory import MemoryState
@@ -71,8 +71,12 @@ class Watch:
         self.interview = interview
         self.catch_ups = 0
         """Times it fell behind and read the store again."""
-        self.read_to: int | None = None
-        """Place in the store up to which it has read everything; ``None``: it has not read yet."""
+        self.has_read = False
+        """Whether it has read the store to its end."""
+        self._from = 0
+        """Place of the final it knew when it came."""
+        self._places: deque[int] = deque([0], maxlen=MARGIN)
+        """Of the finals it read last."""
         self._store = store
         self._after = after
         self._unstored = unstored
@@ -185,8 +189,9 @@ class Watch:
             await asyncio.sleep(STORE_PAUSE_S)
             return
         self._page.extend(page)
+        self._places.extend(one.place for one in page)
         self._reading = bool(page)
-        self.read_to = self.read_to if page else self._place
+        self.has_read = self.has_read or not page
         self._place = page[-1].place if page else None
 
     async def _begin(self) -> int:
@@ -198,11 +203,17 @@ class Watch:
         place = await self._store.place_of(self.interview, self._after)
         if place:
             self._sent.setdefault((self._after.stream, self._after.channel), self._after.segment)
+            self._from = place
         return place
+
+    @property
+    def settled(self) -> int:
+        """Place up to which nothing may come to light any more that it was not told."""
+        return max(self._from, self._places[0])
 
     def _is_new(self, told: Told) -> bool:
         event = told.event
-        if told.place and told.place <= (self.read_to or 0):
+        if told.place and told.place <= self._from:
             return False
         if not isinstance(event, events.Final | events.Partial):
             return True

@@ -11,7 +11,7 @@ from streamsrv import events, telemetry
 from streamsrv.commands import Options
 from streamsrv.events import ViewerEvent
 from streamsrv.runtime import audience as module
-from streamsrv.runtime.fanout import Fanout, Told
+from streamsrv.runtime.fanout import Fanout, Told, Watch
 from streamsrv.shared_state.base import Condition
 from streamsrv.shared_state.memory import MemoryState
 from streamsrv.stores.base import FinalName, PlacedFinal, StreamKey
@@ -31,11 +31,14 @@ class Store(MemoryStore):
     def __init__(self, chance: random.Random) -> None:
         super().__init__()
         self.chance = chance
+        self.hidden: set[tuple[str, int]] = set()
+        """Finals that have their place, and are not there yet."""
 
     async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
         for _ in range(self.chance.randrange(4)):
             await asyncio.sleep(0)
         found = await super().finals_since(interview, place, limit=limit)
+        found = tuple(one for one in found if (one.stream, one.final.segment) not in self.hidden)
         for _ in range(self.chance.randrange(4)):
             await asyncio.sleep(0)
         return found
@@ -121,6 +124,36 @@ async def test_every_viewer_sees_every_final_once_in_the_order_of_storing(
     done.set()
     for seen in await asyncio.gather(*viewers):
         assert seen == world.stored
+
+
+@pytest.mark.parametrize("seed", range(40))
+async def test_a_final_that_comes_to_light_after_later_ones_is_told(seed: int) -> None:
+    """Two nodes write: the one gets its place first, and is the last to be seen."""
+    world = World(seed)
+    await world.begin("near", "far")
+    with world.fanout.watch("talk") as one:
+        reading = asyncio.create_task(seen_by(one, 40))
+        for _ in range(20):
+            for stream in ("far", "near"):
+                await world.store_final(stream)
+            hidden = world.store.kept[-2]
+            world.store.hidden = {(hidden.stream, hidden.final.segment)}
+            world.tell("near", world.store.kept[-1].final)
+            for _ in range(world.chance.randrange(20)):
+                await asyncio.sleep(0)
+            world.store.hidden = set()
+            world.tell("far", hidden.final)
+        seen = await reading
+    assert sorted(seen, key=str) == sorted(world.stored, key=str)
+
+
+async def seen_by(watch: Watch, count: int) -> list[FinalName]:
+    told = [await watch.next(2.0) for _ in range(count)]
+    return [
+        FinalName(one.stream, one.event.channel, one.event.segment)
+        for one in told
+        if one is not None and isinstance(one.event, events.Final)
+    ]
 
 
 async def test_what_happens_meanwhile_waits_behind_the_final() -> None:

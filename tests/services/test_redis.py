@@ -192,13 +192,15 @@ async def owner(looker: Redis, key: str) -> str:
 
 @pytest.mark.parametrize("claimed", [True, False])
 async def test_only_who_held_the_stream_is_told_unless_nobody_knows_who(
-    tmp_path: Path, redis_url: str, claimed: bool
+    tmp_path: Path, redis_url: str, claimed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 60.0)  # nobody claims it anew meanwhile
     async with (
         two_nodes(tmp_path, redis_url) as nodes,
         peer(nodes.one) as old,
         neighbour_client(redis_url) as looker,
-        looker.pubsub() as ear,
+        Redis.from_url(redis_url, protocol=2) as listener,
+        listener.pubsub() as ear,
     ):
         key = f"streamsrv:speaker:{old.events[0]['stream']}"
         await until_so(lambda: looker.exists(key), 1)
