@@ -14,10 +14,12 @@ from typing import Literal, TypeAlias
 
 import pytest
 
+from streamsrv import events
 from streamsrv.runtime import neighbours
 from streamsrv.settings import ServerSettings
 from streamsrv.shared_state import redis as module
-from tests.services.nodes import condition, health, neighbour_client, two_nodes
+from streamsrv.shared_state._redis import waiting
+from tests.services.nodes import condition, count, health, neighbour_client, two_nodes
 from tests.services.servers import RedisServer, free_port
 from tests.support.server import Running
 from tests.support.watching import SENTENCE, End, finals_of, peer, stored, until, viewer
@@ -165,3 +167,64 @@ async def test_a_takeover_while_redis_is_away_is_fenced_by_the_store(tmp_path: P
                 await new.say(2)  # the first of them is what was said before
                 await new.finish()
         assert [name[2] for name in await stored(nodes.one)] == [0, 1]
+
+
+async def test_a_redis_that_hangs_costs_memory_a_bound_and_time_nothing(
+    tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Much happens while nothing can be sent, before it is even known."""
+    monkeypatch.setattr(waiting, "MAX_EVENTS", 50)
+    async with two_nodes(tmp_path, own_redis.url) as nodes, viewer(nodes.two) as far, peer(nodes.one) as speaker:
+        await say(speaker)
+        await far.until("final", segment=0)
+        shared, stream = nodes.one.shared, speaker.events[0]["stream"]
+        async with broken(own_redis, "pause"):
+            begun = time.monotonic()
+            for number in range(5_000):
+                shared.tell("talk", stream, events.SpeechStarted(channel=0, utterance=number, at=0))
+            assert time.monotonic() - begun < 1.0
+            assert count(nodes.one, "dropped") >= 4_900
+            await say(speaker)
+        await until(lambda: condition(nodes.one) == condition(nodes.two) == "ok")
+        await say(speaker)
+        await told(far, "final", segment=2)
+        assert finals_of(far.events) == await stored(nodes.one)
+
+
+async def test_over_tls(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    named = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2")
+    making = await asyncio.create_subprocess_exec(*made, "-keyout", key, "-out", certificate, *named, stderr=-3)
+    assert await making.wait() == 0
+    with TlsRedis(tmp_path / "redis", key, certificate) as redis:
+        await asyncio.to_thread(redis.start)
+        async with two_nodes(tmp_path, redis.url) as nodes, viewer(nodes.two) as far, peer(nodes.one) as speaker:
+            await say(speaker)
+            await far.until("final", segment=0)
+        stranger = redis.url.partition("?")[0]
+        async with two_nodes(tmp_path / "stranger", stranger, well=False) as nodes:
+            assert condition(nodes.one) == "degraded"  # a certificate nobody vouches for is not taken
+
+
+class TlsRedis(RedisServer):
+    """Speaks TLS alone."""
+
+    def __init__(self, folder: Path, key: Path, certificate: Path) -> None:
+        super().__init__(folder)
+        self._key = key
+        self._certificate = certificate
+
+    @property
+    def url(self) -> str:
+        return f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={self._certificate}"
+
+    def command(self) -> list[str]:
+        program, *rest = super().command()
+        at = rest.index("--port")
+        rest[at] = "--tls-port"
+        files = ["--tls-cert-file", str(self._certificate), "--tls-key-file", str(self._key)]
+        return [program, "--port", "0", *rest, *files, "--tls-auth-clients", "no"]
+
+    def ready(self) -> bool:
+        return "Ready to accept connections" in self.log.read_text("utf-8", "replace")
