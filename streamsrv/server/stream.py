@@ -81,7 +81,7 @@ async def _serve(
     except BaseException as error:  # the client left during the handshake; nobody else can know a new stream's token
         driver.order(commands.Disconnect(clean=driver.key.epoch == 1))
         if isinstance(error, ConnectionError):
-            return socket
+            return web.Response()  # nobody gets it
         raise
     dialect = NativeDialect(_greeting(request, driver, token), driver.machine.options)
     await _talk(request, socket, dialect, driver, unknown)
@@ -209,6 +209,8 @@ class _Reader:
                         await (self._take_binary(message.data) if kind is WSMsgType.BINARY else self._take(message))
                     except StreamsrvError as error:
                         self._refuse(error)
+                    except ConnectionError:  # gone before it was answered
+                        return False
                     except Exception as error:
                         log.error("stream.failed", error=error, stream=self._driver.key.stream)
                         self._refuse(ServerFault("the server failed inside"))

@@ -78,14 +78,17 @@ async def watch(request: web.Request) -> web.StreamResponse:
     with request.app[FANOUT].watch(interview, after) as watching:
         status, streams = await known(request.app[STORE], interview)
         socket = Socket()
-        with suppress(ConnectionError):
+        try:
             await socket.prepare(request)
-            transport = request.transport
-            if transport is not None:
-                dialect = ViewerDialect(f"s-{secrets.token_hex(6)}", interview)
-                viewer = Viewer(socket, transport, dialect, watching)
-                socket.before_broken = viewer.word
-                _warn_of_unknown(request.query, watching)
+        except ConnectionError:  # the viewer left during the handshake
+            return web.Response()
+        transport = request.transport
+        if transport is not None:
+            dialect = ViewerDialect(f"s-{secrets.token_hex(6)}", interview)
+            viewer = Viewer(socket, transport, dialect, watching)
+            socket.before_broken = viewer.word
+            _warn_of_unknown(request.query, watching)
+            with suppress(ConnectionError):
                 await _attend(request, viewer, dialect.ready(status, streams))
     return socket
 
