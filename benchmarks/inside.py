@@ -154,7 +154,7 @@ async def _why(http: aiohttp.ClientSession, url: str) -> list[str]:
         "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
     }
     async with http.get(url.replace("ws:", "http:"), headers=asked) as answer:
-        told = await answer.json() if answer.content_type == "application/json" else {}
+        told = (await answer.json()).get("error", {}) if answer.content_type == "application/json" else {}
     return [] if told.get("code") and told.get("message") else ["the refusal did not say why"]
 
 

@@ -44,6 +44,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Longest segment."""
     record: bool = False
     """Whether the audio is kept beside the transcript."""
+    task: Literal["transcribe", "translate"] = "transcribe"
+    """``translate``: into English, where the engine can."""
+    prompt: Annotated[str, Meta(max_length=1_000)] = ""
+    """Text as it could have been said before: names, spelling, style."""
+    hotwords: Annotated[str, Meta(max_length=1_000)] = ""
+    """Names and terms likely to be said, separated by commas."""
 
     @property
     def tracks(self) -> int:

@@ -29,6 +29,7 @@ SETTINGS_OF_FLAGS = {
     "engine": "engine.name",
     "model": "engine.model",
     "device": "engine.device",
+    "compute_type": "whisper.compute_type",
     "workers": "engine.workers",
     "data_dir": "store.data_dir",
     "log_format": "server.log_format",
@@ -64,6 +65,7 @@ def add_settings(verb: argparse.ArgumentParser, *, serves: bool = True) -> None:
     flag("--engine", metavar="NAME", help="what turns speech into words (auto)")
     flag("--model", metavar="NAME", help="the engine's model, a name or a folder")
     flag("--device", metavar="NAME", help="where the engine computes: auto, cpu, cuda, cuda:1")
+    flag("--compute-type", metavar="NAME", help="Whisper's precision: default, int8, float16, float32 and others")
     flag("--workers", metavar="N", help="worker processes of the engine at most")
     flag("--config", metavar="FILE", help="settings file, TOML")
     flag("--log-format", metavar="FORM", help="auto, json or text")

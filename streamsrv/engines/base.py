@@ -119,6 +119,20 @@ WINDOWS_S = (1, 2, 3, 5, 8, 12, 20, 30)
 """Lengths of windows: a span is padded to the next of these, so that several can be heard in one batch."""
 
 
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """How one session wants to be heard, where its engine can."""
+
+    task: str = "transcribe"
+    """Or ``translate``: into English."""
+    prompt: str = ""
+    """Text as it could have been said before."""
+    hotwords: tuple[str, ...] = ()
+    """Names and terms likely to be said."""
+
+
+PLAIN = Wishes()
+
+
 class Attention(Protocol):
     """What a window engine remembers of one channel of one session: features computed once, language, prompt.
 

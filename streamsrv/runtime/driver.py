@@ -19,6 +19,7 @@ from streamsrv.errors import BadRequest, StreamsrvError
 from streamsrv.events import AnyEvent
 from streamsrv.facts import RATE_HZ, Answer, ChannelStart, CutMade, Position, Receipt
 from streamsrv.runtime.ear import Ear, MakeEar
+from streamsrv.runtime.engines import wishes_of
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.keeper import Keeper, Means
 from streamsrv.runtime.recorder import Recording, Warn
@@ -274,6 +275,7 @@ class Driver:
         return self._make_ear(
             channels=options.tracks,
             language=options.language,
+            wishes=wishes_of(options),
             read=lambda channel, start, stop: self._front.read(channel, start, stop),
             answered=self._answered,
             troubled=lambda active, reason="engine": self._trouble(reason, active),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
+from streamsrv.engines.base import Wishes
 from streamsrv.facts import Answer, Position
 from streamsrv.session.effects import Hear
 
@@ -50,4 +51,5 @@ class MakeEar(Protocol):
         answered: Answered,
         troubled: TroubledBy,
         picked: Picked,
+        wishes: Wishes,
     ) -> Ear: ...

@@ -9,8 +9,9 @@ from typing import TypeAlias, TypeGuard
 import msgspec
 
 from streamsrv import telemetry
+from streamsrv.commands import Options
 from streamsrv.engines._whisper.settings import WhisperSettings
-from streamsrv.engines.base import LiveEngine, WindowEngine
+from streamsrv.engines.base import PLAIN, LiveEngine, WindowEngine, Wishes
 from streamsrv.errors import BadRequest, EngineBusy, SetupError
 from streamsrv.runtime.ear import Answered, Ear, Picked, Read, TroubledBy
 from streamsrv.runtime.file_ear import FileEar
@@ -154,17 +155,18 @@ class Engines:
         known = ", ".join(engine.about.name for engine in self.all)
         raise BadRequest(f"option 'engine': this server does not run '{name}'", hint=f"it runs: {known}")
 
-    def check(self, engine: AnyEngine, *, language: str | None) -> None:
+    def check(self, engine: AnyEngine, *, language: str | None, wishes: Wishes = PLAIN) -> None:
         """See whether a session can be heard; an engine that is still loading is believed to know everything.
 
         Raises:
             UnsupportedLanguage: the engine does not know ``language``.
+            BadRequest: it cannot fulfil the wishes.
         """
         if not isinstance(engine, Scheduler):
-            engine.listen(language=language).close()
+            _able(engine, wishes).listen(language=language).close()
             return
         try:
-            engine.attend(language=language).close()
+            engine.attend(language=language, wishes=wishes).close()
         except EngineBusy:
             pass
 
@@ -183,11 +185,12 @@ class Engines:
         troubled: TroubledBy,
         picked: Picked,
         background: bool = False,
+        wishes: Wishes = PLAIN,
     ) -> Ear:
         """The ear of one session, or of one file, which is heard behind live speech.
 
         Raises:
-            UnsupportedLanguage: the engine does not know ``language``.
+            UnsupportedLanguage, BadRequest: the engine does not know ``language``, or cannot fulfil the wishes.
         """
         if isinstance(engine, Scheduler):
             return WindowEar(
@@ -199,10 +202,11 @@ class Engines:
                 troubled=troubled,
                 picked=picked,
                 background=background,
+                wishes=wishes,
             )
         make = FileEar if background else LiveEar
         return make(
-            engine,
+            _able(engine, wishes),
             channels=channels,
             language=language,
             read=read,
@@ -210,6 +214,20 @@ class Engines:
             troubled=troubled,
             replayed=self._metrics.engine_replays.inc,
         )
+
+
+def wishes_of(options: Options) -> Wishes:
+    """What a speaker's options ask of the engine besides the language."""
+    words = (word.strip() for word in options.hotwords.split(","))
+    return Wishes(task=options.task, prompt=options.prompt, hotwords=tuple(word for word in words if word))
+
+
+def _able(engine: LiveEngine, wishes: Wishes) -> LiveEngine:
+    """The engine, when nothing is wished: live ones fulfil no wishes."""
+    for name in Wishes.__struct_fields__:
+        if getattr(wishes, name) != getattr(PLAIN, name):
+            raise BadRequest(f"option '{name}': the engine '{engine.about.name}' cannot do that", hint="leave it out")
+    return engine
 
 
 def is_live(engine: LiveEngine | WindowEngine) -> TypeGuard[LiveEngine]:

@@ -14,7 +14,7 @@ from streamsrv import telemetry
 from streamsrv.commands import Options
 from streamsrv.errors import Conflict, Draining, Full, NotFound
 from streamsrv.runtime.decoders import Decoders
-from streamsrv.runtime.engines import Engines
+from streamsrv.runtime.engines import Engines, wishes_of
 from streamsrv.runtime.file_run import FileServices
 from streamsrv.runtime.job_work import Means, Progress, Work
 from streamsrv.runtime.settings import SessionSettings, UploadSettings
@@ -132,7 +132,8 @@ class Jobs:
             Forbidden: it shall be recorded, and this server makes no recordings.
         """
         self._services.check(options)
-        self._engines.check(self._engines.choose(options.engine), language=options.language)
+        engine = self._engines.choose(options.engine)
+        self._engines.check(engine, language=options.language, wishes=wishes_of(options))
 
     async def add(
         self, interview: str, options: Options, spool: Spool, filename: str | None, warnings: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from streamsrv import telemetry
-from streamsrv.engines.base import Abilities, About, Attention, Hypothesis, WindowEngine
+from streamsrv.engines.base import PLAIN, Abilities, About, Attention, Hypothesis, WindowEngine, Wishes
 from streamsrv.errors import EngineBusy, EngineLost
 from streamsrv.runtime.ear import Trouble
 from streamsrv.runtime.scheduling.cost import CostBook
@@ -128,14 +128,17 @@ class Scheduler:
         """It is gone; its jobs were dropped."""
         self._patrons.pop(patron, None)
 
-    def attend(self, *, language: str | None) -> Attention:
+    def attend(self, *, language: str | None, wishes: Wishes = PLAIN) -> Attention:
         """What the engine shall remember of one channel.
 
         Raises:
             UnsupportedLanguage: says which it knows.
+            BadRequest: it cannot fulfil these wishes.
             EngineBusy: it is not loaded yet.
         """
-        return self._line.engine.attend(language=language)
+        return self._line.engine.attend(
+            language=language, task=wishes.task, prompt=wishes.prompt, hotwords=wishes.hotwords
+        )
 
     def put(self, job: Job) -> None:
         """Take a question; never waits."""

@@ -17,7 +17,7 @@ from streamsrv.events import Final, StreamOver
 from streamsrv.facts import ChannelStart
 from streamsrv.runtime.admission import Admission
 from streamsrv.runtime.driver import Driver
-from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings
+from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings, wishes_of
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.settings import SessionSettings
@@ -103,7 +103,7 @@ class Streams:
         """
         self._services.check(options)
         engine = self._engines.choose(options.engine)
-        self._engines.check(engine, language=options.language)
+        self._engines.check(engine, language=options.language, wishes=wishes_of(options))
         self._admit(engine)
         self._refuse_doomed(interview)
         if self._live(interview) >= self._settings.max_streams:

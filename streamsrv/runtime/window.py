@@ -11,7 +11,7 @@ import asyncio
 
 import msgspec
 
-from streamsrv.engines.base import Attention, Hypothesis, Window
+from streamsrv.engines.base import PLAIN, Attention, Hypothesis, Window, Wishes
 from streamsrv.errors import EngineBusy
 from streamsrv.facts import Answer, Position
 from streamsrv.runtime.ear import Answered, Picked, Read, Trouble, TroubledBy
@@ -49,9 +49,11 @@ class WindowEar:
         troubled: told when the engine cannot hear, or less often than promised, and when that is over.
         picked: gives the newest form of a question.
         background: a file, heard behind live speech.
+        wishes: how it wants to be heard.
 
     Raises:
         UnsupportedLanguage: the engine does not know ``language``.
+        BadRequest: it cannot fulfil the wishes.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class WindowEar:
         troubled: TroubledBy,
         picked: Picked,
         background: bool = False,
+        wishes: Wishes = PLAIN,
     ) -> None:
         self.background = background
+        self._wishes = wishes
         self._scheduler = scheduler
         self._language = language
         self._read = read
@@ -174,7 +178,7 @@ class WindowEar:
             self._answered(self._answer(question, None))
 
     def _attend(self, lane: _Lane) -> Attention:
-        lane.attention = attention = self._scheduler.attend(language=self._language)
+        lane.attention = attention = self._scheduler.attend(language=self._language, wishes=self._wishes)
         lane.generation = self._scheduler.generation
         lane.fed = -1
         return attention

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+import msgspec
 import pytest
 
-from streamsrv import commands, events
+from benchmarks.null import NullEngine
+from streamsrv import commands, events, telemetry
 from streamsrv.commands import Options
 from streamsrv.engines.base import Hypothesis, Window
-from streamsrv.errors import EngineError, EngineFailed, UnsupportedLanguage
+from streamsrv.errors import BadRequest, EngineError, EngineFailed, UnsupportedLanguage
 from streamsrv.facts import RATE_HZ
-from streamsrv.runtime.engines import Engines, machine_settings
+from streamsrv.runtime.engines import Engines, machine_settings, wishes_of
 from streamsrv.runtime.scheduler import Scheduler
 from streamsrv.runtime.scheduling import waiting
 from streamsrv.runtime.settings import SessionSettings
@@ -175,6 +177,25 @@ async def test_a_language_it_does_not_know_is_refused_before_anything_begins() -
         await stage.begin()
     assert stage.scheduler._patrons == {}
     await stage.engines.close()
+
+
+async def test_task_prompt_and_hot_words_reach_the_engine() -> None:
+    options = Options(task="translate", prompt="Dear Ada,", hotwords="Lovelace , Babbage,")
+    stage = WindowStage(options=options)
+    await stage.hear(silence(0.5) + voice(2.0) + silence(1.0))
+    assert {attention.asked for attention in stage.scripted.attentions} == {
+        ("translate", "Dear Ada,", ("Lovelace", "Babbage"))
+    }
+
+
+@pytest.mark.parametrize("options", [{"task": "translate"}, {"prompt": "Dear Ada,"}, {"hotwords": "Ada"}], ids=str)
+def test_a_live_engine_refuses_what_it_cannot_do_by_name(options: dict[str, str]) -> None:
+    engine = NullEngine(talks=False)
+    engines = Engines([engine], telemetry.Metrics("test"))
+    engines.check(engine, language=None, wishes=wishes_of(Options()))
+    with pytest.raises(BadRequest, match=f"option '{next(iter(options))}'") as refused:
+        engines.check(engine, language=None, wishes=wishes_of(msgspec.convert(options, Options)))
+    assert "Ada" not in str(refused.value), "what people write is not repeated"
 
 
 async def test_a_session_that_comes_back_goes_on_with_a_new_ear() -> None:

@@ -24,6 +24,8 @@ class ScriptedAttention:
         self.start: Position = 0
         self.audio = b""
         self.closed = 0
+        self.asked: tuple[str, str, tuple[str, ...]] = ("transcribe", "", ())
+        """Task, prompt and hot words."""
         self.faults: list[str] = []
         self._used = threading.Lock()
 
@@ -104,6 +106,7 @@ class ScriptedEngine:
         if language not in (None, "en-US", "en"):
             raise UnsupportedLanguage(f"'{language}' is not known here", hint="use en-US")
         attention = ScriptedAttention(self)
+        attention.asked = (task, prompt, hotwords)
         self.attentions.append(attention)
         return attention
 
