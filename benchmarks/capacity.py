@@ -236,6 +236,8 @@ def main(arguments: Sequence[str]) -> int:
     measured.figures = {"model": model, "share": plan.share, "floors": [figures(each) for each in found]}
     measured.broken = broken(plan, found)
     name = "load-whisper" if plan.model == "tone" else f"load-whisper-{Path(plan.model).name}"
+    if len(plan.floors) == 1:
+        name += f"-floor-{plan.floors[0]}"
     if not asked.dry:
         drawn(plot.place(name, measured.date), found, model)
     return finish(measured, name, shown(found), keep=not asked.dry)

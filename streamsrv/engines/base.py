@@ -29,8 +29,10 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """Equal successive hypotheses after which a word of it counts as stable, at least 2."""
     prefix: bool = False
     """Whether a decode can be forced to begin with given words."""
+    whole_finals: bool = True
+    """Whether a final gains from hearing its whole segment again; otherwise it goes on where its partials began."""
     partial_every_s: float = 0.12
-    """Seconds between two partial hypotheses worth asking for, when the machine is idle."""
+    """Promised seconds between two partial hypotheses."""
     parallel: int = 1
     """Calls of ``WindowEngine.hear`` it gains from at once."""
     floor_s: float = 1.0

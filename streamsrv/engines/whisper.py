@@ -52,6 +52,7 @@ class WhisperEngine:
             languages=None if several else ("en",),
             batch=self._batch(model),
             prefix=True,
+            whole_finals=self._settings.final_window == "full" or self._settings.partial_words == "estimated",
             partial_every_s=PARTIAL_EVERY_S,
             parallel=1 if model is None else model.core.num_workers,
             floor_s=self._settings.window_floor_s,

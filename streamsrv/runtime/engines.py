@@ -254,4 +254,5 @@ def machine_settings(engine: AnyEngine, session: SessionSettings) -> MachineSett
         final_within_s=FINAL_WITHIN_S,
         partial_first_s=0.0 if live else PARTIAL_FIRST_S,
         trim_after_s=None if live else max(abilities.floor_s, TRIM_LEAST_S),
+        trim_finals=not (live or abilities.whole_finals),
     )

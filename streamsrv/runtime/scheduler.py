@@ -350,6 +350,7 @@ class Scheduler:
         now = self._clock()
         self._pace.update(now, sum(not patron.background for patron in self._patrons))
         stretch = self._pace.stretch
+        self._waiting.thin(stretch)
         self._metrics.window_stretch.set(stretch)
         for rank in Rank:
             self._metrics.window_waiting.labels(rank.name.lower()).set(self._waiting.count(rank))

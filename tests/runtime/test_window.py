@@ -179,6 +179,20 @@ async def test_a_language_it_does_not_know_is_refused_before_anything_begins() -
     await stage.engines.close()
 
 
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_final_goes_on_where_its_partials_began_unless_it_gains_from_its_whole_segment(whole: bool) -> None:
+    scripted = ScriptedEngine()
+    scripted.abilities = msgspec.structs.replace(scripted.abilities, whole_finals=whole)
+    stage = WindowStage(scripted)
+    await stage.hear(silence(0.5) + voice(15.0) + silence(1.0))
+    (final,) = stage.peer.finals
+    assert final.text.split() == words_of(final)
+    (window,) = [window for batch in scripted.batches for window in batch if window.final]
+    assert window.stop == final.stop
+    assert (window.start == final.start) is whole
+    assert whole or window.stop - window.start < 7 * RATE_HZ
+
+
 async def test_task_prompt_and_hot_words_reach_the_engine() -> None:
     options = Options(task="translate", prompt="Dear Ada,", hotwords="Lovelace , Babbage,")
     stage = WindowStage(options=options)

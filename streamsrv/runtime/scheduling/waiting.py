@@ -37,7 +37,12 @@ class Waiting:
         """
         self._costs = costs
         self._batch = self._cap = batch
-        self._budget_s = min(BUDGET_S, every_s / 2)
+        self._every_s = every_s
+        self.thin(1.0)
+
+    def thin(self, stretch: float) -> None:
+        """Partials come so many times less often: there is time for batches so much longer, which are cheaper."""
+        self._budget_s = min(BUDGET_S, self._every_s * max(1.0, stretch) / 2)
 
     def __len__(self) -> int:
         return sum(len(jobs) for jobs in self._jobs.values())

@@ -111,6 +111,12 @@ async def test_threads_that_compute_stand_back_behind_the_event_loop(begin: Begi
     assert behind.count(ours + loading.STANDS_BACK) >= 2
 
 
+def test_finals_hear_their_whole_segment_where_that_is_worth_it() -> None:
+    assert not WhisperEngine(WhisperSettings()).abilities.whole_finals
+    assert WhisperEngine(WhisperSettings(final_window="full")).abilities.whole_finals
+    assert WhisperEngine(WhisperSettings(partial_words="estimated")).abilities.whole_finals
+
+
 async def test_it_says_what_it_is(begin: Begin, tones: Path) -> None:
     engine = await begin(tones, window_floor_s=5)
     about = engine.about

@@ -98,6 +98,17 @@ def test_a_batch_of_partials_takes_no_longer_than_half_a_period() -> None:
     assert len(queue.take(1.0, free=1)) == 18, "20 would just fit into 0.25 s, and be hardly cheaper each"
 
 
+def test_partials_that_come_less_often_have_time_for_larger_batches() -> None:
+    queue = waiting(*[job() for _ in range(60)], batch=64, every_s=0.5, costs=costs(0.1, 0.05))
+    assert len(queue.take(1.0, free=1)) == 3
+    queue.thin(2.0)
+    assert len(queue.take(1.0, free=1)) == 7
+    queue.thin(20.0)
+    assert len(queue.take(1.0, free=1)) == 7, "a final may have to wait for one"
+    queue.thin(0.5)
+    assert len(queue.take(1.0, free=1)) == 3
+
+
 def test_what_may_break_a_batch_shares_none() -> None:
     suspect = job(Rank.FINAL, deadline=0.5, alone=True)
     queue = waiting(suspect, job(Rank.FINAL), job(Rank.FINAL))
