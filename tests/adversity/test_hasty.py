@@ -26,7 +26,7 @@ class HangingUp(MemoryStore):
         self.hang_up()
         return found
 
-    async def begin_stream(self, **asked: object) -> Stream:  # type: ignore[override]
+    async def begin_stream(self, **asked: object) -> Stream:
         begun = await super().begin_stream(**asked)  # type: ignore[arg-type]
         self.hang_up()
         return begun
