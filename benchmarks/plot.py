@@ -122,7 +122,7 @@ def _written(
     if from_zero:
         axes.set_ylim(bottom=0)
     if legend:
-        axes.legend(fontsize=8, frameon=False)
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)  # never over a figure
     path.parent.mkdir(parents=True, exist_ok=True)
     # No date, no version of the library: the same figures give the same file.
     figure.savefig(path, format="png", metadata={"Software": None})
