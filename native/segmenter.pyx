@@ -2,9 +2,10 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t
+from libc.stdint cimport INT64_MAX, int16_t, int64_t
 from libc.string cimport memset
 
+from streamsrv._native.frame cimport amplify, bits, variance
 from streamsrv._native.ring cimport RingBuffer
 
 # A voiced frame must have so many times the energy of the noise floor (4 dB): a hum, a fan or a hiss does not.
@@ -389,34 +390,3 @@ cdef class Segmenter:
                     energy += self._energy[(self._judged - i) & (MEMORY - 1)]
                 self._loudest = max(self._loudest, energy / LOUDNESS)
             self._judged += 1
-
-
-cdef inline int bits(unsigned int mask) noexcept:
-    cdef int count = 0
-    while mask:
-        mask &= mask - 1
-        count += 1
-    return count
-
-
-cdef void amplify(int16_t *samples, int gain) noexcept nogil:
-    """Louder, clipped; without the frame's DC, which would push it all to one end."""
-    cdef int32_t value, mean = 0
-    cdef int i
-    for i in range(FRAME):
-        mean += samples[i] + 32_768     # never negative, so that the division rounds down
-    mean = mean // FRAME - 32_768
-    for i in range(FRAME):
-        value = (samples[i] - mean) * gain
-        samples[i] = <int16_t> min(max(value, -32_768), 32_767)
-
-
-cdef double variance(const int16_t *samples) noexcept nogil:
-    """Energy of one frame without its DC, int16 units squared."""
-    cdef int64_t squares = 0
-    cdef int32_t total = 0
-    cdef int i
-    for i in range(FRAME):
-        total += samples[i]
-        squares += <int32_t> samples[i] * <int32_t> samples[i]
-    return (squares - <double> total * total / FRAME) / FRAME

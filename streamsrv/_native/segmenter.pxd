@@ -1,10 +1,10 @@
 cimport cython
 from libc.stdint cimport int16_t, int64_t
 
+from streamsrv._native.frame cimport FRAME
 from streamsrv._native.ring cimport RingBuffer
 
 cdef enum:
-    FRAME = 320                         # samples of one decision: 20 ms
     ONSET = 4                           # voiced frames ...
     WINDOW = 6                          # ... of the last so many begin speech
     # Restart points are multiples of GRID and at least SPACING apart: rare enough for the VAD to settle, often enough

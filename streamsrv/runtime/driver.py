@@ -338,8 +338,7 @@ class Driver:
 
     def _cut(self, cut: Cut) -> Iterable[AnyEffect]:
         now = self._services.now()
-        make = {"flush": self._front.cut, "part": self._front.part, "finish": self._front.finish}[cut.cause]
-        marks = make(now)
+        marks = {"flush": self._front.cut, "part": self._front.part, "finish": self._front.finish}[cut.cause](now)
         self._room.set()
         effects: list[AnyEffect] = []
         for mark in (*marks, CutMade(cause=cut.cause, position=self._front.position)):
