@@ -33,6 +33,8 @@ REMEMBER_S = 300.0
 """Sessions' time after which what was measured counts half, times the number of sessions."""
 ACTIVE_PERIODS = 3.0
 """A lane speaks while its last partial was asked within so many periods."""
+LEAST_SPEAKING = 0.1
+"""Lanes that spoke lately, below which what finals cost cannot be told."""
 MEASURED = 8
 """Batches after which the costs are believed."""
 
@@ -75,6 +77,7 @@ class Pace:
         self._active: dict[object, float] = {}  # lanes that speak, and when they last asked; bounded by the lanes
         self._finals: list[float] = []
         self._final_s = 0.0  # thread time of finals per second, smoothed
+        self._speaking = 0.0  # lanes that speak, smoothed alike: finals come after their speech
         self._spent_s = 0.0
         self._late_at = -LATE_S
         self._lateness = 0.0
@@ -116,6 +119,7 @@ class Pace:
         self._active = {lane: at for lane, at in self._active.items() if at >= oldest}
         rate = min(1.0, passed / EASE_S)
         self._final_s += (self._spent_s / passed - self._final_s) * rate
+        self._speaking += (len(self._active) - self._speaking) * rate
         self._spent_s = 0.0
         fade = 0.5 ** (passed / REMEMBER_S)
         self._held_s = self._held_s * fade + sessions * passed
@@ -157,8 +161,7 @@ class Pace:
 
     def sessions(self) -> float | None:
         """Live sessions that can be served at the promised pace, ``None`` until enough was heard."""
-        speaking = max(1, len(self._active))
-        per_second = self._per_second + self._final_s / speaking
+        per_second = self._per_second + (self._final_s / self._speaking if self._speaking > LEAST_SPEAKING else 0.0)
         if self._costs.observed < MEASURED or per_second <= 0:
             return None
         return FULL * self._parallel / (per_second * self.share)

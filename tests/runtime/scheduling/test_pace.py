@@ -79,6 +79,25 @@ def test_what_it_bears_follows_the_share_of_speech() -> None:
     assert sessions == pytest.approx(BEARS / 0.5, rel=0.05)
 
 
+def test_those_who_left_leave_no_debt_to_those_who_come() -> None:
+    measured = pace()
+    lanes = [(n,) for n in range(40)]
+    for step in range(120):
+        for lane in lanes:
+            measured.asked(lane, step / 4)
+        measured.finals(0.05)
+        measured.update(step / 4, 40)
+    during = measured.sessions()
+    for lane in lanes:
+        measured.quiet(lane)
+    for step in range(120, 124):
+        measured.update(step / 4, 0)
+        after = measured.sessions()
+        assert during is not None
+        assert after is not None
+        assert after == pytest.approx(during, rel=0.15)
+
+
 def test_a_silent_room_may_begin_to_speak() -> None:
     measured = pace()
     play(measured, 0, 3_000.0, sessions=100)
