@@ -10,9 +10,11 @@ import pytest
 
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
-from benchmarks import accuracy, capacity, latency, load, plot, soak, spoken, trials, whispered, windows
+from benchmarks import accuracy, capacity, inside, latency, load, plot, soak, spoken, trials, whispered, windows
 from benchmarks.figures import spread
 from benchmarks.judging import Judged
+from benchmarks.listening import Arrival, Heard
+from benchmarks.script import Script, Spoken
 from benchmarks.tape import RATE_HZ
 from tests.models import tone
 
@@ -108,6 +110,56 @@ def test_a_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     told = capsys.readouterr().out
     assert "guards held" in told
     assert ", 0 wrong" in told
+
+
+# --- those inside ----------------------------------------------------------------------------------------------------
+
+
+def test_frames_of_a_rush_are_due_twice_as_fast() -> None:
+    everything = inside.parts(2.0, 1.0, 3.0)
+    script = spoken.turns(1, [(part.seconds * part.pace, part.share) for part in everything])
+    dues = inside._dues(script, everything)
+    frame_s = trials.FRAME_MS / 1000
+    assert dues[round(2.0 / frame_s) - 1] == pytest.approx(2.0)
+    assert dues[round(4.0 / frame_s) - 1] == pytest.approx(3.0), "two seconds of audio in one"
+    assert dues[round(12.0 / frame_s) - 1] == pytest.approx(8.0)
+    assert len(dues) == -(-len(script.samples) // (2 * 16 * trials.FRAME_MS))
+
+
+def said(at_s: float, kind: str, **more: object) -> Arrival:
+    return Arrival(at_ms=1000 * at_s, message={"type": kind, **more})
+
+
+def session(*arrivals: Arrival, truth: tuple[str, ...] = ()) -> inside.Inside:
+    words = tuple(Spoken(text=word, stop_ms=100) for word in truth)
+    script = Script(name="x", rate_hz=16_000, samples=b"", plain_ms=0, truth=words)
+    closed = said(99.0, "closed", finals=sum(one.message["type"] == "final" for one in arrivals), audio_ms=0)
+    heard = Heard(script=script, arrivals=[*arrivals, closed], flush_ms=0.0, late_ms=[])
+    return inside.Inside(heard=heard, began_s=1.0)
+
+
+def test_parts_are_told_apart_and_losses_are_told() -> None:
+    after = inside.parts(10.0, 5.0, 20.0)
+    begin = inside.RAMP_S - 1.0
+    final = {"segment": 0, "text": "one", "latency_ms": 500}
+    late = {"segment": 1, "text": "two", "latency_ms": 900}
+    partial = {"segment": 1, "text": "", "stable_chars": 0}
+    talk = [
+        said(begin + 1, "final", **final),
+        said(begin + 26, "partial", **partial),
+        said(begin + 30, "final", **late),
+    ]
+    one = session(*talk, truth=("one", "two"))
+    seen = inside.stretches([one], after)
+    assert [stretch.final_ms.count for stretch in seen] == [1, 0, 0, 1]
+    assert seen[-1].partials_per_s == pytest.approx(1 / 20)
+    assert inside.broken([one], seen) == []
+    assert len(inside.broken([session(*talk, truth=("one", "three"))], seen)) == 1
+    assert len(inside.broken([session(talk[2], truth=("two",))], seen)) == 1, "a final is missing"
+    thin = [msgspec.structs.replace(seen[0], partials_per_s=3.0), *seen[1:]]
+    assert len(inside.broken([one], thin)) == 1, "fewer partials, and not a word about it"
+    told = session(said(begin, "degraded", active=True), *talk, truth=("one", "two"))
+    assert inside.broken([told], thin) == []
 
 
 # --- latency, accuracy ------------------------------------------------------------------------------------------------
