@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,7 @@ GUESSES: Final = {1: 40, 5: 20, 10: 12}
 """Sessions the search begins with."""
 STALLS_MS: Final = (5.0, 20.0)
 """Goals of the loop: p99 and maximum."""
-REST_S: Final = 4.0
+REST_S: Final = 2.0
 """Between two runs: the pace comes back to normal."""
 LOWER: Final = 0.9
 
@@ -87,6 +88,7 @@ async def _search(plan: Plan, port: int, floor: int) -> Found:
         seed = 1_000 * floor + len(found.tried)
         done = await trial(port, [_script(plan, 100 * seed + n, seconds) for n in range(sessions)], seed=seed)
         found.tried.append(done)
+        print(f"floor {floor} s: {_told(done)}", file=sys.stderr, flush=True)
         await asyncio.sleep(REST_S)
         return done
 
@@ -184,12 +186,13 @@ def shown(found: Sequence[Found]) -> str:
         stalls = f"{run.stall.p99:.1f}/{run.stall.max:.1f}"
         load = (f"{run.cores:.2f}", f"{run.others:.2f}")
         rows.append((f"{each.floor} s", str(run.sessions), goal, *said, first, f"{finals.p95:.0f}", stalls, *load))
-    tried = [
-        f"floor {each.floor} s: "
-        + ", ".join(f"{run.sessions} -> {run.commit.p95:.0f}" + (" refused" * bool(run.refused)) for run in each.tried)
-        for each in found
-    ]
+    tried = [f"floor {each.floor} s: " + ", ".join(_told(run) for run in each.tried) for each in found]
     return "\n".join([table(head, rows), "p95 of every run, ms:", *tried])
+
+
+def _told(run: Trial) -> str:
+    refused = f" ({run.refused} refused)" if run.refused else ""
+    return f"{run.sessions} -> {run.commit.p95:.0f}{refused}"
 
 
 def drawn(path: Path, found: Sequence[Found], model: str) -> Path:
