@@ -82,7 +82,15 @@ class Jobs:
         self._pump()
 
     async def sweep(self) -> None:
-        """Delete files that belong to no job: a crash left them, or they could not be deleted when their job ended."""
+        """Delete files that belong to no job any more: another server deleted it with its interview, a crash left them,
+        or they could not be deleted when their job ended.
+
+        Raises:
+            StoreUnavailable: come back later.
+        """
+        for work in [work for work in self._works.values() if work.task is None]:
+            if await self._services.store.job(work.job.id) is None and work.task is None:
+                self._stop(work)
         swept = await self.uploads.sweep(lambda: {work.job.spooled for work in self._works.values()})
         if swept:
             log.info("uploads.swept", files=swept)

@@ -15,6 +15,7 @@ import pytest
 
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
+from tests.services.browser import wav
 from tests.services.servers import MongoServer, free_port
 from tests.support.processes import Served
 from tests.support.speech import silence, voice
@@ -177,3 +178,36 @@ async def test_the_database_away_in_mid_speech_loses_no_word(tmp_path: Path) -> 
                 await ws.send_json({"type": "finish"})
                 await told(ws, "closed")
             assert await heard(settings, "away") == await heard(settings, "plain")
+
+
+async def test_what_one_node_deletes_goes_on_the_other(tmp_path: Path, settings: MongoSettings) -> None:
+    """A file that waits there is never heard, and a speaker there is sent away."""
+    slow = {"HEAR_S": "1.5", "STREAMSRV_UPLOAD_MAX_RUNNING": "1"}
+    async with (
+        served(tmp_path / "a", settings, **slow) as one,
+        served(tmp_path / "b", settings) as two,
+        aiohttp.ClientSession() as http,
+    ):
+        jobs = [await _upload(http, one, name, tmp_path) for name in ("heard", "waits")]
+        async with http.delete(f"{two.http}/transcription/jobs/{jobs[1]}") as refused:
+            assert refused.status == 409
+        async with http.ws_connect(f"{one.ws}/transcription/stream/waits") as ws:
+            await told(ws, "ready")
+            async with http.delete(f"{two.http}/transcription/waits") as gone:
+                assert gone.status == 204
+            await send(ws, TALK)
+            assert (await told(ws, "error"))["code"] == "superseded"
+        await one.said("job.deleted")
+        assert (await two.get(f"/transcription/jobs/{jobs[1]}"))[0] == 404
+        assert (await two.get("/transcription/waits"))[0] == 404
+        assert len(await heard(settings, "heard")) >= 3
+        assert list((tmp_path / "a" / "uploads").glob("*.upload")) == []
+
+
+async def _upload(http: aiohttp.ClientSession, server: Served, interview: str, folder: Path) -> str:
+    form = aiohttp.FormData()
+    form.add_field("interviewId", interview)
+    form.add_field("file", wav(folder / f"{interview}.wav", TALK).read_bytes(), filename="talk.wav")
+    async with http.post(f"{server.http}/transcription/upload?wait=0", data=form) as answer:
+        assert answer.status == 202, await answer.text()
+        return str((await answer.json())["id"])
