@@ -8,7 +8,8 @@ refused, under the sink's number in ``sinks``.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from streamsrv.stores import validity
@@ -74,25 +75,22 @@ def _rooms(rooms: Rooms) -> tuple[_Room, ...]:
 
 async def due(rooms: Rooms, sink: str, *, after: str, limit: int) -> tuple[str, ...]:
     """By name, out of each collection."""
-    found: set[str] = set()
-    for room in _rooms(rooms):
-        found.update([name async for name in _due_in(room, sink, after, limit)])
-    return tuple(sorted(found)[:limit])
+    found = await asyncio.gather(*(_due_in(room, sink, after, limit) for room in _rooms(rooms)))
+    return tuple(sorted({name for names in found for name in names})[:limit])
 
 
-async def _due_in(room: _Room, sink: str, after: str, limit: int) -> AsyncIterator[str]:
+async def _due_in(room: _Room, sink: str, after: str, limit: int) -> list[str]:
     """The first names in one collection; leaps from name to name through the index."""
-    told = 0
-    while told < limit:
+    names: list[str] = []
+    while len(names) < limit:
         query = {"handoff.pending": sink, room.interview: {"$gt": after}}
         page = room.room.find(query, {room.interview: 1}).sort(room.interview, 1).limit(LEAP)
         found = [str(doc[room.interview]) async for doc in page]
-        for name in sorted(set(found)):
-            yield name
-            told += 1
+        names += sorted(set(found))
         if len(found) < LEAP:
-            return
+            break
         after = found[-1]
+    return names
 
 
 Known: TypeAlias = dict[tuple[str, int], str]
@@ -106,19 +104,23 @@ async def waiting(rooms: Rooms, sink: str, interview: str, *, limit: int, known:
         known: takes the keys of the finals.
     """
     limit = min(limit, MAX_WAITING)
-    segments, interviews, deletions = [
-        room.room.find({room.interview: interview, "handoff.pending": sink}).sort("handoff.place", 1).limit(limit)
-        for room in _rooms(rooms)
-    ]
-    finals = [doc async for doc in segments]
+    finals, completed, deletions = await asyncio.gather(
+        *(
+            room.room.find({room.interview: interview, "handoff.pending": sink})
+            .sort("handoff.place", 1)
+            .limit(limit)
+            .to_list()
+            for room in _rooms(rooms)
+        )
+    )
     if len(known) > MAX_KNOWN:
         known.clear()
     known.update({(interview, doc["handoff"]["place"]): doc["_id"] for doc in finals})
     streams = await reads.streams(rooms, interview) if finals else ()
     seen = {stream.id: validity.limits(stream.epochs) for stream in streams}
     handoffs = [_final(doc, sink, seen[doc["stream"]]) for doc in finals if doc["stream"] in seen]
-    handoffs += [_handoff(doc, sink, _completion(doc)) async for doc in interviews if documents.is_seen(doc)]
-    handoffs += [_handoff(doc, sink, _deletion(doc)) async for doc in deletions]
+    handoffs += [_handoff(doc, sink, _completion(doc)) for doc in completed if documents.is_seen(doc)]
+    handoffs += [_handoff(doc, sink, _deletion(doc)) for doc in deletions]
     handoffs.sort(key=lambda one: one.place)
     return Waiting(streams=_concerned(streams, handoffs), handoffs=tuple(handoffs[:limit]))
 
