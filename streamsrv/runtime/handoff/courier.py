@@ -86,16 +86,14 @@ class Courier:
         for _ in range(BATCHES):
             if not await self._leases.hold(interview):
                 return "elsewhere"
-            waiting = await self._store.waiting(
-                self._sink.name, interview, limit=1 if alone else self._world.settings.batch
-            )
-            await self._mark(interview, [one.place for one in waiting.handoffs if one.superseded])
+            limit = 1 if alone else self._world.settings.batch
+            waiting = await self._store.waiting(self._sink.name, interview, limit=limit)
+            superseded = [one.place for one in waiting.handoffs if one.superseded]
+            await self._mark(interview, superseded)
             batch = await self._written(interview, waiting)
-            if not batch:
-                if not waiting.handoffs:
-                    return "drained"
-                continue
-            outcome = await self._send(interview, batch)
+            outcome = await self._send(interview, batch) if batch else Outcome(taken=0)
+            if outcome.taken + len(superseded) == len(waiting.handoffs) < limit:
+                return "drained"  # of what came meanwhile there is news
             alone = max(0, alone - outcome.taken)
             if outcome.verdict == "refused" and len(batch) > 1:
                 alone = len(batch) - outcome.taken
