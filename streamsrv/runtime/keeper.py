@@ -239,11 +239,11 @@ class Keeper:
         # Restart points alone are worth no file: without them a resume only begins earlier.
         if not batch or (self._page is None and all(isinstance(waiting.job, Note) for waiting in batch)):
             return
-        bodies = [lines.encode(entry) for entry in self._entries(batch)]
         if self._page is None:
             self._page = self._spool.page(self._key, self._pages)
             self._pages += 1
             self._anchors_spooled = 0
+        bodies = [lines.encode(entry) for entry in self._entries(batch)]
         finals = sum(isinstance(waiting.job, Keep) for waiting in batch)
         self._batch = batch
         if not self._page.append(bodies, finals, self._put_away):

@@ -13,10 +13,16 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from streamsrv.errors import StoreUnavailable
+from streamsrv.events import Final
 from streamsrv.runtime import keeper, spool
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.spooling import lines
+from streamsrv.stores.base import StreamKey
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.adversity.arena import UTTERANCE, Arena, Talker, arena, eventually
+from tests.runtime.test_spool import spooled
+from tests.stores.builders import NOW_MS, begin, final, token
 from tests.support.processes import Served
 from tests.support.speech import silence, voice
 
@@ -135,6 +141,61 @@ async def test_a_deleted_interview_leaves_nothing_in_the_spool(
         assert list((tmp_path / "spool").iterdir()) == [], "but nothing lies about"
     assert (await ring.get("/transcription/raw", method="DELETE")).status == 204
     assert await ring.finals() == []
+
+
+# --- what a process before left, while the store takes nothing yet ----------------------------------------------------
+
+
+class Reading(SqliteStore):
+    """A store that can be read; it takes finals once ``away`` is false."""
+
+    away = True
+
+    async def keep_final(self, key: StreamKey, final: Final) -> bool:
+        if self.away:
+            raise StoreUnavailable("away")
+        return await super().keep_final(key, final)
+
+
+async def left_behind(folder: Path) -> Reading:
+    """The data of a process that died while its store was away, having shown one final."""
+    settings = SqliteSettings(data_dir=str(folder))
+    before = SqliteStore(settings)
+    await before.open()
+    _, key = await begin(before, "raw", "st-1")
+    await before.close()
+    await spooled(folder / "spool", before, lines.Entry(key=key, at_ms=NOW_MS, final=final(0, text="shown")))
+    return Reading(settings)
+
+
+async def test_a_resume_finds_what_the_process_before_had_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "PAUSE_S", 1_000.0)  # the resume itself must bring it into the store
+    store = await left_behind(tmp_path)
+    async with arena(tmp_path, store=store, session=LASTING, bystander=False) as ring:
+        secret = "A" * 32
+        monkeypatch.setattr("streamsrv.runtime.streams._hash", lambda given: token("st-1"))
+        path = f"/transcription/stream/raw?resume=st-1.{secret}"
+        assert (await ring.get(path, headers=UPGRADE)).status == 503
+        store.away = False
+        again = await ring.join("raw", f"resume=st-1.{secret}")
+        assert [one["text"] for one in again.seen[0]["finals"]] == ["shown"]
+        assert again.seen[0]["channels"][0]["next_segment"] == 1
+        assert await again.finish() == 1000
+
+
+async def test_a_stream_nobody_comes_back_to_is_ended_behind_its_shown_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "PAUSE_S", 1_000.0)
+    store = await left_behind(tmp_path)
+    async with arena(tmp_path, store=store, bystander=False) as ring:
+        await asyncio.sleep(0.5)  # the resume window is over
+        assert [one.status for one in await store.streams("raw")] == ["live"], "its words are not stored"
+        store.away = False
+        await ring.ended()
+        assert await ring.finals() == ["shown"]
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

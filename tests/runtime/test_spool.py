@@ -12,11 +12,13 @@ import pytest
 
 from streamsrv import commands, events, telemetry
 from streamsrv.errors import StoreUnavailable
+from streamsrv.facts import Receipt
 from streamsrv.runtime import keeper, spool
 from streamsrv.runtime.settings import SpoolSettings
 from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.spooling import lines
 from streamsrv.runtime.spooling.page import Page
+from streamsrv.session.effects import Keep, Note
 from streamsrv.session.states import State
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
@@ -161,6 +163,92 @@ def _fail(fd: int) -> None:
     raise OSError(28, "no space")
 
 
+def lines_of(folder: Path) -> lines.Read:
+    (path,) = folder.iterdir()
+    return lines.read(path.read_bytes())
+
+
+async def test_a_final_is_synced_before_it_is_shown(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[bool, int]] = []
+    fsync = os.fsync
+
+    def look(fd: int) -> None:
+        fsync(fd)
+        synced.append((stat.S_ISREG(os.fstat(fd).st_mode), len(stage.peer.finals)))
+
+    monkeypatch.setattr(os, "fsync", look)
+    stage.services.store.away = True
+    await stage.send(silence(0.3) + TALK)
+    await until(lambda: len(stage.peer.finals) == 1)
+    assert synced[:2] == [(True, 0), (False, 0)], "the file, then its name in the folder"
+    assert [entry.final is not None for entry in lines_of(tmp_path / "spool").sound] == [True]
+
+
+async def test_what_waits_together_is_spooled_once(stage: Stage, tmp_path: Path) -> None:
+    """Finals that wait when the spool gets room again go in one batch; receipts bring further jobs meanwhile."""
+    stage.services.spool.active = False
+    stage.services.store.away = True
+    await stage.send(silence(1.5) + TALK + silence(1.0) + TALK + silence(2.0))
+    await asyncio.sleep(0.05)
+    assert stage.peer.finals == []
+    stage.services.spool.active = True
+    await until(lambda: finals(stage) == [(0, "spool"), (1, "spool")])
+    await stage.send(silence(2.0) + TALK)
+    await until(lambda: len(stage.peer.finals) == 3)
+    read = lines_of(tmp_path / "spool")
+    assert read.whole
+    assert [entry.final.segment for entry in read.sound if entry.final] == [0, 1, 2]
+    assert [len(entry.anchors) for entry in read.sound if entry.anchors] == [1]
+
+
+async def test_a_receipt_that_brings_a_job_doubles_nothing(stage: Stage, tmp_path: Path) -> None:
+    receipts: list[Receipt] = []
+
+    def stored(receipt: Receipt) -> None:
+        receipts.append(receipt)
+        if len(receipts) == 1:
+            ours.put(Note(restarts=(1_920,)))
+
+    stage.services.store.away = True
+    ours = keeper.Keeper(
+        stage.services,
+        stage.driver.key,
+        restarts=(0,),
+        spools=True,
+        stored=stored,
+        troubled=lambda away: None,
+        warn=lambda code, message: None,
+        stats=StreamStats,
+    )
+    for segment in range(3):
+        ours.put(Keep(final=final(segment)))
+    await until(lambda: len(receipts) == 3)
+    await until(lambda: len(lines_of(tmp_path / "spool").sound) >= 4)
+    await asyncio.sleep(0.05)
+    kinds = [entry.final.segment if entry.final else entry.restarts for entry in lines_of(tmp_path / "spool").sound]
+    assert kinds == [0, 1, 2, (1_920,)]
+    ours.close()
+
+
+async def test_a_batch_that_fails_leaves_nothing_in_the_file(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.services.store.away = True
+    await stage.send(silence(0.3) + TALK)
+    await until(lambda: len(stage.peer.finals) == 1)
+    monkeypatch.setattr(os, "fsync", _fail)  # written, but not durable
+    await stage.send(TALK)
+    await until(lambda: any(isinstance(event, events.Warned) for event in stage.peer.heard))
+    monkeypatch.undo()
+    monkeypatch.setattr(keeper, "PAUSES_S", (0.01,))
+    await until(lambda: finals(stage) == [(0, "spool"), (1, "spool")])
+    read = lines_of(tmp_path / "spool")
+    assert read.whole
+    assert [entry.final.segment for entry in read.sound if entry.final] == [0, 1]
+
+
 async def test_a_drained_session_leaves_its_words_to_the_spool(stage: Stage, tmp_path: Path) -> None:
     stage.services.store.away = True
     await stage.send(silence(1.5) + TALK + voice(0.8))
@@ -230,8 +318,6 @@ async def spooled(folder: Path, store: SqliteStore, *entries: lines.Entry, seria
     assert page.append([lines.encode(entry) for entry in entries], len(entries), durable.set_result)
     assert await durable
     desk._threads.shutdown()
-    if page._fd is not None:
-        os.close(page._fd)
     return page.path
 
 

@@ -103,7 +103,6 @@ class Page:
         self._waiting: list[Batch] = []
         self._ending: Callable[[], None] | None = None
         self._scheduled = False
-        self._fd: int | None = None
         self._size = self._lines = 0
         """What is durable in the file; known to the thread."""
         self._broken = False
@@ -177,26 +176,28 @@ class Page:
         return True
 
     def _append(self, data: bytes) -> None:
+        """Open for each batch: as many files are open as there are threads, not as there are sessions."""
         if self._broken:
             raise OSError(errno.EIO, "an earlier batch could not be taken back")
-        if self._fd is None:
-            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        _write_all(self._fd, data)
-        os.fsync(self._fd)
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
         if not self._size:
             sync_folder(self.path.parent)
 
     def _take_back(self) -> None:
         """Cut off what was written of a batch that failed, or it would stand before the next one."""
         try:
-            if self._fd is not None:
-                os.ftruncate(self._fd, self._size)
+            if self.path.exists():
+                os.truncate(self.path, self._size)
         except OSError as error:
             self._broken = True
             self._desk.on_loop(self._desk.failed, error)
 
     def _delete(self) -> None:
-        self._close()
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
@@ -204,13 +205,7 @@ class Page:
         self._desk.on_loop(self._desk.deleted, self)
 
     def _leave(self) -> None:
-        self._close()
         self._desk.on_loop(self._desk.left, self, self._size > 0)
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            fd, self._fd = self._fd, None
-            os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:
