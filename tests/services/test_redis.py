@@ -242,6 +242,20 @@ async def test_a_message_that_is_lost_is_missed_by_the_next_sign(
         assert finals_of(watch.events) == await stored(nodes.one)
 
 
+async def test_what_was_not_told_for_want_of_viewers_is_missed_when_there_are_some(
+    tmp_path: Path, redis_url: str
+) -> None:
+    """An answer that was true once makes a node believe that nobody watches."""
+    async with two_nodes(tmp_path, redis_url) as nodes, viewer(nodes.two) as watch, peer(nodes.one) as speaker:
+        await speaker.say()
+        await watch.until("final", segment=0)
+        state: Any = nodes.one.shared
+        state._telling.answered(["talk"], [b"streamsrv:live:talk", 0])
+        await speaker.say()
+        async with asyncio.timeout(neighbours.CHECK_EVERY_S / 2):
+            await watch.until("final", segment=1)
+
+
 async def test_what_is_lost_for_good_is_found_in_the_store(
     tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,8 +23,6 @@ MAX_INTERVIEWS: Final = 20_000
 """Interviews spoken of that are known; beyond, the one known longest is forgotten, and asked about anew."""
 IDLE_BEATS: Final = 20
 """Beats after which an interview nobody spoke of is forgotten."""
-MAX_EARLY: Final = 32
-"""Events kept until it is known whether somebody watches an interview; further ones are not told."""
 ASKED_AT_ONCE: Final = 200
 """Channels whose subscribers are counted by one command."""
 
@@ -32,16 +30,13 @@ ASKED_AT_ONCE: Final = 200
 class _Spoken:
     """An interview that is spoken of on this node."""
 
-    __slots__ = ("count", "early", "idle", "wanted")
+    __slots__ = ("count", "idle", "wanted")
 
-    def __init__(self, *, asked: bool) -> None:
+    def __init__(self) -> None:
         self.count = 0
         """As others are told it; meaningless until it is wanted."""
         self.idle = 0
-        self.wanted: bool | None = None if asked else False
-        """``None``: it was asked, and the answer is on its way."""
-        self.early: list[tuple[str, ViewerEvent]] = []
-        """What happened before the answer came."""
+        self.wanted = False
 
 
 class Telling:
@@ -70,12 +65,8 @@ class Telling:
         """Something happened here."""
         spoken = self._spoken.get(interview) or self._first(interview)
         spoken.idle = 0
-        if spoken.wanted:
-            self._tell(interview, spoken, stream, event)
-        elif spoken.wanted is None and len(spoken.early) < MAX_EARLY:
-            spoken.early.append((stream, event))
-
-    def _tell(self, interview: str, spoken: _Spoken, stream: str, event: ViewerEvent) -> None:
+        if not spoken.wanted:
+            return
         if isinstance(event, events.Ready):
             event = events.Ready(  # the finals of a resumed stream are in the store
                 epoch=event.epoch, resume_at=event.resume_at, channels=event.channels, options=event.options
@@ -132,7 +123,7 @@ class Telling:
     def _first(self, interview: str) -> _Spoken:
         if len(self._spoken) >= MAX_INTERVIEWS:
             del self._spoken[next(iter(self._spoken))]
-        self._spoken[interview] = spoken = _Spoken(asked=self._link.well.is_set())
+        self._spoken[interview] = spoken = _Spoken()
         self.order(("PUBSUB", "NUMSUB", self._names.live(interview)))
         return spoken
 
@@ -141,7 +132,6 @@ class Telling:
             self._want(interview, spoken)
         else:
             spoken.wanted = False
-            spoken.early.clear()
 
     def _want(self, interview: str, spoken: _Spoken) -> None:
         if not spoken.wanted:  # who has heard an earlier count sees by the new one that it was not told something
@@ -149,9 +139,6 @@ class Telling:
             self._wants += 1
             spoken.count = self._wants << 32
             self._put(Event(interview, spoken.count, "", None))
-            for stream, event in spoken.early:
-                self._tell(interview, spoken, stream, event)
-            spoken.early.clear()
 
     # --- sending ------------------------------------------------------------------------------------------------
 
