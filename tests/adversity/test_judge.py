@@ -228,7 +228,7 @@ def _complaint(ledger: Ledger) -> None:
         (_spool_lost, "I1: segment ('st-1', 0, 2) was shown at 6.00 s (spool) and is not stored"),
         (_watched_not_stored, "I1: segment ('st-1', 0, 3) was shown at 7.00 s (store) and is not stored"),
         (_not_watched, "I1: segment ('st-1', 0, 1) was not shown to the viewer"),
-        (_watched_twice, "I2: a viewer was shown ('st-1', 0, 1) 2 times"),
+        (_watched_twice, "I2: a viewer was shown segment ('st-1', 0, 1) again at 7.00 s"),
         (_stored_twice, "I2: segment ('st-1', 0, 1) is stored 2 times"),
         (_segment_missing, "I2: st-1 channel 0 has the segments [0, 1, 3]"),
         (_shown_twice, "I2: speaker 0 was shown ('st-1', 0, 1) 2 times by s-1"),

@@ -13,14 +13,18 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
+
+import msgspec
 
 from tests.adversity.runs import ledger as ledgers
 from tests.adversity.runs.judge import judge
 from tests.adversity.runs.ledger import Ledger
 from tests.adversity.runs.plan import Plan, Shape, make, undisturbed
+from tests.adversity.runs.services import Services
 from tests.adversity.runs.stage import Stage
 from tests.models import tone
 
@@ -28,40 +32,47 @@ AT_ONCE = 4
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
 
-async def perform(plan: Plan, models: Path, folder: Path) -> tuple[Ledger, list[str]]:
+async def perform(plan: Plan, models: Path, folder: Path, services: Services | None = None) -> tuple[Ledger, list[str]]:
     """Run a plan, and without its faults too where the text is not known beforehand; the ledger and the complaints."""
     model = DIGITS if plan.spoken == "digits" else models / "tone"
     calm = None
     if plan.spoken == "digits":
-        calm = await Stage(undisturbed(plan), model, folder / "undisturbed").run()
+        alone = msgspec.structs.replace(undisturbed(plan), shape="alone")
+        calm = await Stage(alone, model, folder / "undisturbed").run()
         if complaints := judge(calm, calm):
             return calm, [f"undisturbed: {one}" for one in complaints]
-    disturbed = await Stage(plan, model, folder / "disturbed").run()
+    disturbed = await Stage(plan, model, folder / "disturbed", services).run()
     return disturbed, judge(disturbed, calm)
 
 
 async def perform_all(seeds: Sequence[int], shape: Shape, folder: Path, at_once: int) -> list[int]:
     """Run seeds, some at a time; those that failed."""
-    turns = asyncio.Semaphore(at_once)
+    waiting = deque(seeds)
     failed: list[int] = []
 
-    async def one(seed: int) -> None:
-        async with turns:
-            if not await _one(make(seed, shape), folder):
-                failed.append(seed)
+    async def slot(number: int) -> None:
+        services = await Services(folder / f"services-{number}").start() if shape == "pair" else None
+        try:
+            while waiting:
+                plan = make(waiting.popleft(), shape)
+                if not await _one(plan, folder, services):
+                    failed.append(plan.seed)
+        finally:
+            if services is not None:
+                await services.close()
 
-    await asyncio.gather(*(one(seed) for seed in seeds))
+    await asyncio.gather(*(slot(number) for number in range(min(at_once, len(seeds)))))
     return sorted(failed)
 
 
-async def _one(plan: Plan, folder: Path) -> bool:
+async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     place = folder / f"{plan.shape}-{plan.seed}"
     shutil.rmtree(place, ignore_errors=True)
     try:
-        ledger, complaints = await perform(plan, folder, place)
+        ledger, complaints = await perform(plan, folder, place, services)
     except Exception as failure:
         ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
-    faults = " ".join(fault.what for fault in plan.faults) or "nothing"
+    faults = " ".join(fault.short for fault in plan.faults) or "nothing"
     _say(f"seed {plan.seed:4}  {ledger.seconds:5.1f} s  {'ok   ' if not complaints else 'BROKE'}  {faults}")
     if not complaints:
         shutil.rmtree(place)

@@ -78,9 +78,17 @@ def _stored_once(ledger: Ledger) -> Iterator[str]:
         stored = sum(1 for row in ledger.rows if row.stream == one.stream)
         if one.closed_finals is not None and one.closed_finals != stored:
             yield f"I2: speaker {number} was told of {one.closed_finals} finals at the end, {stored} are stored"
-    for key, times in Counter(shown.key for shown in ledger.watched).items():
-        if times > 1:
-            yield f"I2: a viewer was shown {key} {times} times"
+    yield from _watched_once(ledger)
+
+
+def _watched_once(ledger: Ledger) -> Iterator[str]:
+    """A viewer is shown a final once; one that it saw from a spool may come again when it is stored."""
+    surely: set[tuple[str, int, int]] = set()
+    for final in ledger.watched:
+        if final.key in surely:
+            yield f"I2: a viewer was shown {_name(final)} again at {final.at:.2f} s"
+        elif final.durable == "store":
+            surely.add(final.key)
 
 
 def _handed_on(ledger: Ledger) -> Iterator[str]:

@@ -15,7 +15,6 @@ Shape: TypeAlias = Literal["alone", "pair"]
 Spoken: TypeAlias = Literal["tones", "digits"]
 LineHarm: TypeAlias = Literal["cut", "close", "half_up", "half_down", "stall", "hole", "throttle", "delay", "refuse"]
 NodeHarm: TypeAlias = Literal["kill", "term", "freeze", "disk_full"]
-ServiceHarm: TypeAlias = Literal["kill", "stop", "freeze", "flush"]
 
 DIGITS_EVERY = 6
 """One run of so many speaks recorded digits."""
@@ -38,6 +37,18 @@ NODE_HARMS: dict[NodeHarm, tuple[float, float]] = {
     "disk_full": (0.5, 2.5),
 }
 """What can happen to a node; after ``kill`` and ``term`` it stays away for so long."""
+AWAY: tuple[float, float] = (0.3, 4.0)
+"""Outages of services: up to a minute, fifteen times shorter."""
+SERVICE_HARMS: dict[str, tuple[str, ...]] = {
+    "mongo": ("kill", "stop", "freeze", "cut", "stall", "refuse", "delay"),
+    "redis": ("kill", "stop", "freeze", "cut", "stall", "refuse", "flush"),
+    "redis_streams": ("kill", "freeze", "cut", "stall", "refuse"),
+    "kafka": ("freeze", "cut", "stall", "refuse", "delay"),
+    "webhook": ("away", "hang", "lose_answers"),
+}
+"""What can happen to each service, itself or the line to it."""
+KAFKA_KILLED_EVERY = 12
+"""Kafka takes seconds to come back, of which a run has few: it is killed in one run of so many."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +60,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     whom: str
     """``line 3`` (of that speaker; the viewer's comes after theirs), ``node 0``, ``mongo``, ``redis``, ``kafka``."""
     lasts_s: float = 0.0
+
+    @property
+    def short(self) -> str:
+        return self.what if self.whom.startswith(("line", "node")) else f"{self.whom}-{self.what}"
 
     def __str__(self) -> str:
         lasting = f" for {self.lasts_s:.2f} s" if self.lasts_s else ""
@@ -111,7 +126,10 @@ def make(seed: int, shape: Shape = "alone") -> Plan:
     spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
     voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))
     over_s = max(voice.speech.seconds / voice.pace for voice in voices)
-    faults = _line_faults(chance, len(voices) + 1, over_s) + _node_faults(chance, over_s)
+    faults = _line_faults(chance, len(voices) + 1, over_s, rarely=shape == "pair")
+    faults += _node_faults(chance, over_s, 2 if shape == "pair" else 1)
+    if shape == "pair":
+        faults += _service_faults(chance, seed, over_s)
     ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
     return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered)
 
@@ -149,23 +167,35 @@ def _track(chance: random.Random, spoken: Spoken, words: tuple[str, ...]) -> tup
     return tuple(track)
 
 
-def _line_faults(chance: random.Random, lines: int, over_s: float) -> list[Fault]:
+def _line_faults(chance: random.Random, lines: int, over_s: float, *, rarely: bool) -> list[Fault]:
     faults: list[Fault] = []
     for line in range(lines):
-        for _ in range(chance.choice((0, 1, 1, 2, 3))):
+        for _ in range(chance.choice((0, 0, 1, 1) if rarely else (0, 1, 1, 2, 3))):
             what = chance.choice(list(LINE_HARMS))
             faults.append(_fault(chance, what, f"line {line}", over_s, LINE_HARMS[what]))
     return faults
 
 
-def _node_faults(chance: random.Random, over_s: float) -> list[Fault]:
+def _node_faults(chance: random.Random, over_s: float, nodes: int) -> list[Fault]:
     """At most one of a kind; after one another, so that a node that is away is not asked for more."""
     faults: list[Fault] = []
     at_s = 0.0
     for what in chance.sample(list(NODE_HARMS), k=chance.choice((0, 1, 1, 2, 2))):
-        fault = _fault(chance, what, "node 0", over_s, NODE_HARMS[what])
+        fault = _fault(chance, what, f"node {chance.randrange(nodes)}", over_s, NODE_HARMS[what])
         faults.append(msgspec.structs.replace(fault, at_s=max(fault.at_s, round(at_s, 2))))
         at_s = faults[-1].at_s + fault.lasts_s + 0.5
+    return faults
+
+
+def _service_faults(chance: random.Random, seed: int, over_s: float) -> list[Fault]:
+    """One service at a time twice, or several at once."""
+    faults = [
+        _fault(chance, chance.choice(SERVICE_HARMS[whom]), whom, over_s, AWAY)
+        for whom in chance.sample(list(SERVICE_HARMS), k=chance.choice((1, 2, 2, 3)))
+    ]
+    if seed % KAFKA_KILLED_EVERY == 0:
+        faults = [fault for fault in faults if fault.whom != "kafka"]
+        faults.append(_fault(chance, "kill", "kafka", over_s, (0.0, 1.0)))
     return faults
 
 

@@ -1,0 +1,79 @@
+"""The far end of a webhook: checks signatures, keeps what it takes, and fails on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+from aiohttp import web
+
+from streamsrv.sinks.webhook.signature import HEADER, verify
+from tests.adversity.runs.lines import HOST
+
+SECRET = "a secret of the runs"
+MOST_BYTES = 16 * 1_048_576
+HANGS_S = 30.0
+"""Longer than anybody waits."""
+
+
+class Hook:
+    """Takes ``POST /{run}``.  ``mode`` says what it does:
+
+    ``well``; ``away``: 503, nothing kept; ``hang``: no answer, nothing kept; ``lose_answers``: kept, and the connection
+    is broken before the answer.
+    """
+
+    def __init__(self) -> None:
+        self.mode = "well"
+        self.kept: dict[str, list[bytes]] = {}
+        """Events of each run, as they came."""
+        self.forged = 0
+        """Requests that were not signed by us."""
+        self._runner: web.AppRunner | None = None
+        self._woken = asyncio.Event()
+
+    async def start(self) -> Hook:
+        app = web.Application(client_max_size=MOST_BYTES)
+        app.router.add_post("/{run}", self._take)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, 0).start()
+        return self
+
+    @property
+    def url(self) -> str:
+        if self._runner is None:
+            raise ValueError("the hook was not started")
+        return f"http://{HOST}:{self._runner.addresses[0][1]}"
+
+    async def close(self) -> None:
+        self.heal()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def heal(self) -> None:
+        self.mode = "well"
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    async def _take(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        mode = self.mode
+        if mode == "away":
+            return web.Response(status=503)
+        if mode == "hang":
+            woken = self._woken
+            try:
+                await asyncio.wait_for(woken.wait(), HANGS_S)
+            except TimeoutError:
+                pass
+            return web.Response(status=503)
+        if not verify(request.headers.get(HEADER, ""), body, [SECRET], now_s=time.time()):
+            self.forged += 1
+            return web.Response(status=401)
+        events = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])["events"]
+        self.kept.setdefault(request.match_info["run"], []).extend(bytes(event) for event in events)
+        if mode == "lose_answers" and request.transport is not None:
+            request.transport.abort()
+        return web.Response()

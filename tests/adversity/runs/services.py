@@ -1,0 +1,195 @@
+"""MongoDB, two Redis servers, Kafka and a webhook, each behind a line: for one run at a time, run after run.
+
+Starting them costs more than a run, so a slot keeps them; each run has a database, a prefix, a topic, a stream and a
+path of its own.  What a run breaks is mended before the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from redis.asyncio import Redis
+
+from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
+from tests.adversity.runs.harms import harm_line
+from tests.adversity.runs.hook import SECRET, Hook
+from tests.adversity.runs.ledger import Handed
+from tests.adversity.runs.lines import HOST, Line, to_port
+from tests.adversity.runs.plan import Fault
+from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
+
+READ_WITHIN_S = 20.0
+"""Reading a sink takes no longer."""
+READ_FOR_MS = 500
+SINKS = ("kafka", "redis_streams", "webhook")
+
+
+class AdvertisedKafka(KafkaServer):
+    """Tells clients to come by another port: the line's."""
+
+    def __init__(self, folder: Path, port: int, advertised: int) -> None:
+        super().__init__(folder, port)
+        self._advertised = advertised
+
+    def _settings(self) -> dict[str, object]:
+        return {**super()._settings(), "advertised.listeners": f"PLAINTEXT://{HOST}:{self._advertised}"}
+
+
+class Services:
+    """The services of one slot.
+
+    Args:
+        folder: for their data and logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.hook = Hook()
+        self._folder = folder
+        self._servers: dict[str, Server] = {
+            "mongo": MongoServer(folder / "mongo"),
+            "redis": RedisServer(folder / "redis"),
+            "redis_streams": RedisServer(folder / "redis-streams"),
+        }
+        self._lines: dict[str, Line] = {}
+
+    async def start(self) -> Services:
+        await self.hook.start()
+        for name, server in self._servers.items():
+            self._lines[name] = await Line(to_port(server.port)).start()
+        kafka = KafkaServer(self._folder / "kafka")
+        line = self._lines["kafka"] = await Line(to_port(kafka.port)).start()
+        self._servers["kafka"] = AdvertisedKafka(self._folder / "kafka", kafka.port, line.port)
+        await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._servers.values()))
+        return self
+
+    async def close(self) -> None:
+        await self.hook.close()
+        for line in self._lines.values():
+            await line.close()
+        for server in self._servers.values():
+            await asyncio.to_thread(server.kill)
+
+    async def mend(self) -> None:
+        """Everything runs, and no line is harmed."""
+        self.hook.heal()
+        for line in self._lines.values():
+            line.refusing = line.holding = False
+            for connection in line.connections:
+                connection.reset()
+        for server in self._servers.values():
+            if server.running:
+                server.resume()
+            else:
+                await asyncio.to_thread(server.start)
+
+    def settings(self, run: str) -> dict[str, str]:
+        """What nodes are told of them; times are short, as outages are."""
+        ports = {name: line.port for name, line in self._lines.items()}
+        return {
+            "STREAMSRV_MONGO_URL": f"mongodb://{HOST}:{ports['mongo']}/",
+            "STREAMSRV_MONGO_DATABASE": run,
+            "STREAMSRV_MONGO_TIMEOUT_S": "1",
+            "STREAMSRV_REDIS_URL": f"redis://{HOST}:{ports['redis']}/0",
+            "STREAMSRV_REDIS_PREFIX": run,
+            "STREAMSRV_OUTBOX_SINKS": ",".join(SINKS),
+            "STREAMSRV_OUTBOX_POLL_S": "0.2",
+            "STREAMSRV_OUTBOX_LEASE_S": "3",
+            "STREAMSRV_OUTBOX_LONGEST_PAUSE_S": "0.5",
+            "STREAMSRV_KAFKA_BOOTSTRAP": f"{HOST}:{ports['kafka']}",
+            "STREAMSRV_KAFKA_TOPIC": run,
+            "STREAMSRV_KAFKA_TIMEOUT_S": "1.4",
+            "STREAMSRV_REDIS_STREAMS_URL": f"redis://{HOST}:{ports['redis_streams']}/0",
+            "STREAMSRV_REDIS_STREAMS_STREAM": run,
+            "STREAMSRV_REDIS_STREAMS_TIMEOUT_S": "1",
+            "STREAMSRV_WEBHOOK_URL": f"{self.hook.url}/{run}",
+            "STREAMSRV_WEBHOOK_SECRETS": SECRET,
+            "STREAMSRV_WEBHOOK_ALLOW_PRIVATE": "true",
+            "STREAMSRV_WEBHOOK_TIMEOUT_S": "1",
+        }
+
+    @property
+    def mongo_url(self) -> str:
+        """Past the line, for who only looks."""
+        return self._servers["mongo"].url
+
+    # --- what goes wrong ----------------------------------------------------------------------------------------
+
+    async def harm(self, fault: Fault) -> None:
+        """Do it, and undo it when its time is over."""
+        if fault.whom == "webhook":
+            self.hook.mode = fault.what
+            await asyncio.sleep(fault.lasts_s)
+            return self.hook.heal()
+        server = self._servers[fault.whom]
+        match fault.what:
+            case "kill" | "stop":
+                await asyncio.to_thread(server.kill if fault.what == "kill" else server.stop)
+                await asyncio.sleep(fault.lasts_s)
+                await asyncio.to_thread(server.start)
+            case "freeze":
+                server.pause()
+                await asyncio.sleep(fault.lasts_s)
+                server.resume()
+            case "flush":
+                async with Redis.from_url(f"redis://{HOST}:{server.port}/0") as redis:
+                    await redis.flushall()
+            case _:
+                await harm_line(self._lines[fault.whom], fault.what, fault.lasts_s)
+
+    # --- what the sinks hold ------------------------------------------------------------------------------------
+
+    async def handed(self, run: str) -> list[Handed]:
+        """Everything each sink was given, in its order."""
+        async with asyncio.timeout(READ_WITHIN_S):
+            kafka = await self._of_kafka(run)
+            redis = await self._of_redis(run)
+        hook = self.hook.kept.get(run, [])
+        return [
+            _handed(sink, event) for sink, events in zip(SINKS, (kafka, redis, hook), strict=True) for event in events
+        ]
+
+    async def _of_kafka(self, topic: str) -> list[bytes]:
+        bootstrap = f"{HOST}:{self._lines['kafka'].port}"
+        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+        await consumer.start()
+        found: list[bytes] = []
+        try:
+            places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            if not places:
+                return []
+            consumer.assign(places)
+            ends = await consumer.end_offsets(places)
+            while any([await consumer.position(place) < end for place, end in ends.items()]):
+                batches = await consumer.getmany(timeout_ms=READ_FOR_MS)
+                found += [record.value for records in batches.values() for record in records]
+        finally:
+            await consumer.stop()
+        return found
+
+    async def _of_redis(self, stream: str) -> list[bytes]:
+        async with Redis.from_url(f"redis://{HOST}:{self._servers['redis_streams'].port}/0") as redis:
+            entries: Any = await redis.xrange(stream)
+            return [bytes(fields[b"event"]) for _, fields in entries]
+
+
+def _handed(sink: str, body: bytes) -> Handed:
+    event = decode(body)
+    given = {"sink": sink, "key": event.id, "interview": event.interview}
+    match event:
+        case TranscriptFinal():
+            return Handed(
+                **given,
+                kind="final",
+                stream=event.stream,
+                epoch=event.epoch,
+                channel=event.channel,
+                segment=event.segment,
+                text=event.text,
+            )
+        case TranscriptCompleted():
+            return Handed(**given, kind="transcript.completed", text=str(event.revision))
+        case _:
+            return Handed(**given, kind="transcript.deleted")

@@ -1,0 +1,182 @@
+"""Where a run takes place: its nodes, the store behind them, and what stands around."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamsrv.stores.handoff import Store
+from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
+from tests.adversity.runs.balancer import Balancer
+from tests.adversity.runs.ledger import Died, Handed
+from tests.adversity.runs.node import Node
+from tests.adversity.runs.plan import Fault, Plan
+
+if TYPE_CHECKING:
+    from tests.adversity.runs.services import Services
+
+RESUME_WINDOW_S = 6.0
+DRAIN_S = 3.0
+HANDED_WITHIN_S = 25.0
+"""Sinks that lack something by then will lack it for ever."""
+LOOKS_EVERY_S = 0.1
+
+
+def _settings(model: Path) -> dict[str, str]:
+    return {
+        "STREAMSRV_ENGINE_NAME": "whisper",
+        "STREAMSRV_ENGINE_MODEL": str(model),
+        "STREAMSRV_WHISPER_CPU_THREADS": "1",
+        "STREAMSRV_WHISPER_NUM_WORKERS": "1",
+        "STREAMSRV_WHISPER_WINDOW_FLOOR_S": "1",
+        "STREAMSRV_SESSION_RESUME_WINDOW_S": str(RESUME_WINDOW_S),
+        "STREAMSRV_SERVER_DRAIN_S": str(DRAIN_S),
+    }
+
+
+class Alone:
+    """One node on SQLite.
+
+    Args:
+        clock, died: handed to the nodes.
+    """
+
+    sinks: tuple[str, ...] = ()
+
+    def __init__(
+        self, plan: Plan, model: Path, folder: Path, *, clock: Callable[[], float], died: Callable[[Died], None]
+    ) -> None:
+        self.nodes = self._nodes(plan, folder, _settings(model), clock, died)
+
+    def _nodes(
+        self,
+        plan: Plan,
+        folder: Path,
+        settings: Mapping[str, str],
+        clock: Callable[[], float],
+        died: Callable[[Died], None],
+    ) -> list[Node]:
+        filled = {fault.whom for fault in plan.faults if fault.what == "disk_full"}
+        names = [f"node {number}" for number in range(plan.nodes)]
+        return [
+            Node(name, folder / name.replace(" ", "-"), settings, clock=clock, died=died, disk=name in filled)
+            for name in names
+        ]
+
+    async def start(self) -> None:
+        for node in self.nodes:
+            await node.prepare()
+        await asyncio.gather(*(node.start() for node in self.nodes))
+
+    async def close(self) -> None:
+        for node in self.nodes:
+            node.thaw()
+            await node.kill()
+            await node.clear()
+
+    @property
+    def port(self) -> int:
+        """Where speakers and viewers go."""
+        return self.nodes[0].port
+
+    async def harm(self, fault: Fault) -> None:
+        raise ValueError(f"there is no {fault.whom} here")
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Store]:
+        """The store as somebody who only looks opens it."""
+        store = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)), server=False)
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def handed(self) -> list[Handed]:
+        """What the sinks hold, once nothing waits for them any more."""
+        return []
+
+    async def left_over(self) -> list[str]:
+        """When the nodes have ended: locks that should be gone."""
+        owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
+        await owner.open()  # refuses when a lock is left
+        await owner.close()
+        return []
+
+
+class Pair(Alone):
+    """Two nodes on MongoDB and Redis behind a balancer, which hand on to Kafka, a Redis stream and a webhook."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        model: Path,
+        folder: Path,
+        services: Services,
+        *,
+        clock: Callable[[], float],
+        died: Callable[[Died], None],
+    ) -> None:
+        from tests.adversity.runs.services import SINKS
+
+        self.sinks = SINKS
+        self._run = f"run-{plan.seed}-{secrets.token_hex(4)}"
+        self._plan = plan
+        self._services = services
+        self.nodes = self._nodes(plan, folder, _settings(model) | services.settings(self._run), clock, died)
+        self._balancer = Balancer([node.port for node in self.nodes])
+
+    async def start(self) -> None:
+        await self._services.mend()
+        await super().start()
+        await self._balancer.start()
+
+    async def close(self) -> None:
+        await self._balancer.close()
+        await super().close()
+
+    @property
+    def port(self) -> int:
+        return self._balancer.line.port
+
+    async def harm(self, fault: Fault) -> None:
+        await self._services.harm(fault)
+
+    @asynccontextmanager
+    async def store(self) -> AsyncIterator[Store]:
+        from streamsrv.stores.mongo.settings import MongoSettings
+        from streamsrv.stores.mongo.store import MongoStore
+
+        settings = MongoSettings(url=self._services.mongo_url, database=self._run, start_within_s=5.0)
+        store = MongoStore(settings)
+        await store.open()
+        store.hand_to(self.sinks)
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    async def handed(self) -> list[Handed]:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HANDED_WITHIN_S
+        async with self.store() as store:
+            while loop.time() < end and not await self._done(store):  # noqa: ASYNC110 -- looks into a database
+                await asyncio.sleep(LOOKS_EVERY_S)
+        return await self._services.handed(self._run)
+
+    async def _done(self, store: Store) -> bool:
+        found = [await store.interview(name) for name in self._plan.interviews]
+        ended = all(one is not None and one.status == "completed" for one in found)
+        return ended and not any(figures.pending for figures in await store.figures())
+
+    async def left_over(self) -> list[str]:
+        async with self.store() as store:
+            figures = await store.figures()
+        waiting = [f"{one.pending} events wait for {one.sink}, {one.dead} are given up" for one in figures]
+        found = [text for text, one in zip(waiting, figures, strict=True) if one.pending or one.dead]
+        forged = self._services.hook.forged
+        return found + [f"{forged} requests to the webhook were not signed"] * bool(forged)
