@@ -7,6 +7,7 @@ and is *unknown*.  When the same record is offered again while it is still on it
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -53,6 +54,8 @@ class KafkaSink:
             raise SetupError("kafka.security is sasl, and user or password are missing", hint="set both, or use tls")
         from aiokafka import AIOKafkaProducer  # here, and not when speech is being heard: it takes a third of a second
 
+        # While brokers are away it complains twenty times a second; the outbox says so once, and its numbers tell.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         self._make = AIOKafkaProducer
         self._settings = settings
         self._tls = _tls(settings)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.adversity.runs import plan as plans
-from tests.adversity.runs.plan import LINE_HARMS, NODE_HARMS, Plan, make, undisturbed
+from tests.adversity.runs.plan import LINE_HARMS, NODE_HARMS, SERVICE_HARMS, Plan, make, undisturbed
 from tests.models import tone
 
 SEEDS = range(300)
@@ -26,7 +26,7 @@ def test_a_seed_is_a_plan(all_plans: list[Plan]) -> None:
 def test_plans_stay_within_their_bounds(all_plans: list[Plan]) -> None:
     for plan in all_plans:
         assert 2 <= len(plan.voices) <= 8
-        assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= 2.5 for fault in plan.faults)
+        assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= 4.0 for fault in plan.faults)
         assert [fault.at_s for fault in plan.faults] == sorted(fault.at_s for fault in plan.faults)
         for voice in plan.voices:
             assert voice.speech.seconds / voice.pace <= 13, "a run has 15 s"
@@ -34,10 +34,25 @@ def test_plans_stay_within_their_bounds(all_plans: list[Plan]) -> None:
 
 
 def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
-    times = Counter(fault.what for plan in all_plans for fault in plan.faults)
-    assert set(times) == {*LINE_HARMS, *NODE_HARMS}
-    assert min(times.values()) >= 30
-    assert sum(plan.spoken == "digits" for plan in all_plans) == len(SEEDS) // plans.DIGITS_EVERY
+    named = [(fault.whom.split()[0], fault.what) for plan in all_plans for fault in plan.faults]
+    times = Counter(named)
+    assert set(times) == {
+        *(("line", what) for what in LINE_HARMS),
+        *(("node", what) for what in NODE_HARMS),
+        *((whom, what) for whom, harms in SERVICE_HARMS.items() for what in harms),
+        ("kafka", "kill"),
+    }
+    assert min(times.values()) >= 3
+    assert min(times[name] for name in times if name[0] in ("line", "node")) >= 30
+    digits = [plan.shape for plan in all_plans if plan.spoken == "digits"]
+    assert len(digits) == len(SEEDS) // plans.DIGITS_EVERY
+    assert set(digits) == {"alone", "pair"}
+
+
+def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
+    assert Counter(plan.shape for plan in all_plans) == {"alone": 150, "pair": 150}
+    assert {fault.whom for plan in all_plans for fault in plan.faults} >= {"node 0", "node 1"}
+    assert make(4, "pair").shape == "pair"
 
 
 def test_a_plan_can_be_read(all_plans: list[Plan]) -> None:

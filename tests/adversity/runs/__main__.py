@@ -45,23 +45,25 @@ async def perform(plan: Plan, models: Path, folder: Path, services: Services | N
     return disturbed, judge(disturbed, calm)
 
 
-async def perform_all(seeds: Sequence[int], shape: Shape, folder: Path, at_once: int) -> list[int]:
-    """Run seeds, some at a time; those that failed."""
-    waiting = deque(seeds)
+async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> list[int]:
+    """Run plans, some at a time; the seeds of those that failed."""
+    waiting = deque(plans)
     failed: list[int] = []
 
     async def slot(number: int) -> None:
-        services = await Services(folder / f"services-{number}").start() if shape == "pair" else None
+        services: Services | None = None
         try:
             while waiting:
-                plan = make(waiting.popleft(), shape)
-                if not await _one(plan, folder, services):
+                plan = waiting.popleft()
+                if plan.shape == "pair" and services is None:
+                    services = await Services(folder / f"services-{number}").start()
+                if not await _one(plan, folder, services if plan.shape == "pair" else None):
                     failed.append(plan.seed)
         finally:
             if services is not None:
                 await services.close()
 
-    await asyncio.gather(*(slot(number) for number in range(min(at_once, len(seeds)))))
+    await asyncio.gather(*(slot(number) for number in range(min(at_once, len(plans)))))
     return sorted(failed)
 
 
@@ -73,7 +75,9 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     except Exception as failure:
         ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
     faults = " ".join(fault.short for fault in plan.faults) or "nothing"
-    _say(f"seed {plan.seed:4}  {ledger.seconds:5.1f} s  {'ok   ' if not complaints else 'BROKE'}  {faults}")
+    _say(
+        f"seed {plan.seed:4} {plan.shape:5} {ledger.seconds:5.1f} s  {'ok   ' if not complaints else 'BROKE'}  {faults}"
+    )
     if not complaints:
         shutil.rmtree(place)
         return True
@@ -91,7 +95,7 @@ def _say(text: str) -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.adversity.runs", description="randomised runs")
-    parser.add_argument("--shape", choices=get_args(Shape), default="alone")
+    parser.add_argument("--shape", choices=get_args(Shape), help="all of this shape; by default even seeds are alone")
     parser.add_argument("--seed", type=int, action="append", default=[], help="run this one; may be given again")
     parser.add_argument("--seeds", type=int, default=20, help="how many, when no seed is named (20)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (0)")
@@ -111,11 +115,11 @@ def main() -> int:
     if not (folder / "tone").exists():
         tone.make(folder / "tone")
     seeds = chosen.seed or range(chosen.first, chosen.first + chosen.seeds)
+    plans = [make(seed, chosen.shape) for seed in seeds]
     if chosen.seed:
-        for seed in seeds:
-            _say(str(make(seed, chosen.shape)))
+        _say("\n".join(map(str, plans)))
     begun = time.monotonic()
-    failed = asyncio.run(perform_all(seeds, chosen.shape, folder, chosen.at_once))
+    failed = asyncio.run(perform_all(plans, folder, chosen.at_once))
     _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0
 

@@ -16,8 +16,9 @@ Spoken: TypeAlias = Literal["tones", "digits"]
 LineHarm: TypeAlias = Literal["cut", "close", "half_up", "half_down", "stall", "hole", "throttle", "delay", "refuse"]
 NodeHarm: TypeAlias = Literal["kill", "term", "freeze", "disk_full"]
 
-DIGITS_EVERY = 6
-"""One run of so many speaks recorded digits."""
+SHAPES: tuple[Shape, ...] = ("alone", "pair")
+DIGITS_EVERY = 7
+"""One run of so many speaks recorded digits; odd, so that both shapes do."""
 LINE_HARMS: dict[LineHarm, tuple[float, float]] = {
     "cut": (0, 0),
     "close": (0, 0),
@@ -47,7 +48,7 @@ SERVICE_HARMS: dict[str, tuple[str, ...]] = {
     "webhook": ("away", "hang", "lose_answers"),
 }
 """What can happen to each service, itself or the line to it."""
-KAFKA_KILLED_EVERY = 12
+KAFKA_KILLED_EVERY = 13
 """Kafka takes seconds to come back, of which a run has few: it is killed in one run of so many."""
 
 
@@ -120,8 +121,9 @@ def undisturbed(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, faults=())
 
 
-def make(seed: int, shape: Shape = "alone") -> Plan:
-    """The plan of a seed."""
+def make(seed: int, shape: Shape | None = None) -> Plan:
+    """The plan of a seed: even ones are one node alone, odd ones two, unless ``shape`` says otherwise."""
+    shape = shape or SHAPES[seed % 2]
     chance = random.Random(f"{shape} {seed}")
     spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
     voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))

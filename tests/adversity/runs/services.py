@@ -10,7 +10,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 from redis.asyncio import Redis
 
 from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
@@ -18,6 +18,7 @@ from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.hook import SECRET, Hook
 from tests.adversity.runs.ledger import Handed
 from tests.adversity.runs.lines import HOST, Line, to_port
+from tests.adversity.runs.node import free_port
 from tests.adversity.runs.plan import Fault
 from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
 
@@ -32,6 +33,7 @@ class AdvertisedKafka(KafkaServer):
 
     def __init__(self, folder: Path, port: int, advertised: int) -> None:
         super().__init__(folder, port)
+        self.controller_port = free_port()
         self._advertised = advertised
 
     def _settings(self) -> dict[str, object]:
@@ -49,9 +51,9 @@ class Services:
         self.hook = Hook()
         self._folder = folder
         self._servers: dict[str, Server] = {
-            "mongo": MongoServer(folder / "mongo"),
-            "redis": RedisServer(folder / "redis"),
-            "redis_streams": RedisServer(folder / "redis-streams"),
+            "mongo": MongoServer(folder / "mongo", free_port()),
+            "redis": RedisServer(folder / "redis", free_port()),
+            "redis_streams": RedisServer(folder / "redis-streams", free_port()),
         }
         self._lines: dict[str, Line] = {}
 
@@ -59,9 +61,9 @@ class Services:
         await self.hook.start()
         for name, server in self._servers.items():
             self._lines[name] = await Line(to_port(server.port)).start()
-        kafka = KafkaServer(self._folder / "kafka")
-        line = self._lines["kafka"] = await Line(to_port(kafka.port)).start()
-        self._servers["kafka"] = AdvertisedKafka(self._folder / "kafka", kafka.port, line.port)
+        port = free_port()
+        line = self._lines["kafka"] = await Line(to_port(port)).start()
+        self._servers["kafka"] = AdvertisedKafka(self._folder / "kafka", port, line.port)
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._servers.values()))
         return self
 
@@ -153,15 +155,13 @@ class Services:
 
     async def _of_kafka(self, topic: str) -> list[bytes]:
         bootstrap = f"{HOST}:{self._lines['kafka'].port}"
-        consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest")
+        consumer = AIOKafkaConsumer(
+            topic, bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
         await consumer.start()
         found: list[bytes] = []
         try:
-            places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-            if not places:
-                return []
-            consumer.assign(places)
-            ends = await consumer.end_offsets(places)
+            ends = await consumer.end_offsets(consumer.assignment())
             while any([await consumer.position(place) < end for place, end in ends.items()]):
                 batches = await consumer.getmany(timeout_ms=READ_FOR_MS)
                 found += [record.value for records in batches.values() for record in records]
