@@ -6,6 +6,7 @@ Each fault hits two nodes, with a speaker and viewers, and is over before the in
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -228,3 +229,22 @@ class TlsRedis(RedisServer):
 
     def ready(self) -> bool:
         return "Ready to accept connections" in self.log.read_text("utf-8", "replace")
+
+
+async def test_the_rights_that_are_documented_are_enough(tmp_path: Path, own_redis: RedisServer) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operate.md").read_text("utf-8")
+    rights = re.findall(r"`([A-Z]+)`", text[text.index("Needed rights") : text.index("Redis Cluster")])
+    commands = [f"+{right.lower()}" for right in rights]
+    await command(
+        own_redis, "ACL", "SETUSER", "app", "on", ">sesame", "~streamsrv:*", "&streamsrv:*", "-@all", *commands
+    )
+    url = own_redis.url.replace("//", "//app:sesame@")
+    settings = ServerSettings(max_sessions_per_key=3)
+    async with two_nodes(tmp_path, url, server=settings) as nodes, peer(nodes.one) as speaker:
+        async with viewer(nodes.two) as far:
+            await say(speaker)
+            await far.until("final", segment=0)
+            async with peer(nodes.two, query=f"resume={speaker.events[0]['resume_token']}"):
+                assert await speaker.end() == 4409
+        assert condition(nodes.one) == condition(nodes.two) == "ok"
+        assert not any(count(node, what) for node in nodes for what in ("dropped", "unreadable"))
