@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamsrv import events
@@ -57,9 +57,21 @@ def test_a_later_version_may_add_to_what_is_said() -> None:
 
 
 @given(st.binary(max_size=300))
+@example(b"\x93\xa1\xff\x01\x02")
+@example(b"\x93\xa7deleted\xa1\xff\xa1a")
+@example(b"\x91" * 100_000)
 def test_garbage_is_nothing(data: bytes) -> None:
-    assert read_live(data) is None or data[:1] != b""
-    assert read_word(data) is None or data[:1] != b""
+    """What is no message, whole and well-formed, is not read; nothing is raised."""
+    for read in (read_live, read_word):
+        found = read(data)
+        assert found is None or msgspec.msgpack.decode(data)[: 1 if read is read_live else 2]
+
+
+def test_texts_that_are_no_text_are_not_read() -> None:
+    assert read_live(b"\x93\xa1\xff\x01\x02") is None
+    assert read_live(b"\x93\xa1a\x01\x02") == Live("a", 1, 2)
+    assert read_word(b"\x93\xa7deleted\xa1\xff\xa1a") is None
+    assert read_word(b"\x93\xa7deleted\xa1b\xa1a") == Deleted("b", "a")
 
 
 def test_what_is_too_long_is_not_looked_at() -> None:

@@ -93,7 +93,7 @@ class Hearing:
             await self._link.well.wait()
             try:
                 await self._session()
-            except self._link.failures as error:
+            except Exception as error:  # whatever it is, a node that hears nothing is no use
                 self._failures += 1
                 if self._failures == 1 and self._link.well.is_set():
                     note = "viewers here follow other nodes by the store alone"

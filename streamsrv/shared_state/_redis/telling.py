@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from streamsrv import events
+from streamsrv import events, telemetry
 from streamsrv.events import ViewerEvent
 from streamsrv.shared_state._redis.link import Away, Command, Link
 from streamsrv.shared_state._redis.numbers import Numbers
@@ -25,6 +25,8 @@ IDLE_BEATS: Final = 20
 """Beats after which an interview nobody spoke of is forgotten."""
 ASKED_AT_ONCE: Final = 200
 """Channels whose subscribers are counted by one command."""
+
+log = telemetry.logger("shared_state")
 
 
 class _Spoken:
@@ -159,6 +161,8 @@ class Telling:
                     await self._send()
                 except Away:
                     pass
+                except Exception as error:  # an event that cannot be written must not silence this node
+                    log.error("shared_state.not_told", error=error)
                 if not self._link.well.is_set():
                     self._numbers.dropped.inc(self._waiting.clear())
 

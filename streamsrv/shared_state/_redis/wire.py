@@ -61,6 +61,8 @@ class Deleted(msgspec.Struct, frozen=True, array_like=True, tag="deleted"):
 Word: TypeAlias = Watching | Taken | Deleted
 
 encode = msgspec.msgpack.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""A text that is not UTF-8 is a ValueError."""
 _live = msgspec.msgpack.Decoder(Live).decode
 _word = msgspec.msgpack.Decoder(Word).decode
 
@@ -69,14 +71,14 @@ def read_live(data: bytes) -> Live | None:
     """``None`` when it cannot be read: from another version, or not from a node."""
     try:
         return _live(data) if len(data) <= MAX_BYTES else None
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return None
 
 
 def read_word(data: bytes) -> Word | None:
     try:
         return _word(data) if len(data) <= MAX_BYTES else None
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         return None
 
 
