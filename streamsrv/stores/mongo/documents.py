@@ -124,6 +124,7 @@ def stream_from(doc: Mapping[str, Any]) -> Stream:
         restarts=tuple(map(int, doc["restarts"])),
         started_ms=ms(doc["startedAt"]) or 0,
         ended_ms=ms(doc.get("endedAt")),
+        position=None if doc.get("position") is None else int(doc["position"]),
         silence_ms=tuple(map(int, doc.get("silenceMs", ()))),
         loudest_discarded_dbfs=tuple(map(float, doc.get("loudestDiscardedDbfs", ()))),
     )

@@ -242,6 +242,7 @@ async def end(
     ended = {
         "status": "ended",
         "endedAt": date(now_ms),
+        "position": stats.position,
         "silenceMs": list(stats.silence_ms),
         "loudestDiscardedDbfs": list(stats.loudest_discarded_dbfs),
     }
