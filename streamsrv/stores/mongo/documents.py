@@ -21,7 +21,7 @@ know are left as they are; what a version needs and an older one did not write h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, get_args
 
 import msgspec
 from bson.datetime_ms import DatetimeMS
@@ -30,12 +30,14 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from streamsrv import events
 from streamsrv.commands import Options
-from streamsrv.stores.base import Anchor, EpochStart, Interview, Job, Stream, StreamKey
+from streamsrv.stores.base import Anchor, EpochStart, Interview, InterviewStatus, Job, Stream, StreamKey
 
 SCHEMA: Final = 1
 """Raised when documents change in a way an older version must know of; this one reads at most the next."""
 Doc: TypeAlias = dict[str, Any]
 Collection: TypeAlias = AsyncCollection[Doc]
+STATUSES: Final[tuple[str, ...]] = get_args(InterviewStatus)
+"""Of interviews readers see; others are beginning, or another program's."""
 _OPTIONS: Final = frozenset(Options.__struct_fields__)
 
 
@@ -72,8 +74,8 @@ def ms(value: object) -> int | None:
 
 
 def is_seen(interview: Doc | None) -> bool:
-    """Whether readers see it: it has begun, and is not being deleted."""
-    return interview is not None and interview.get("status") != "beginning" and interview.get("deletedAt") is None
+    """Whether readers see it: it is of a status they know, and is not being deleted."""
+    return interview is not None and interview.get("status") in STATUSES and interview.get("deletedAt") is None
 
 
 def interview_from(doc: Mapping[str, Any]) -> Interview:

@@ -104,9 +104,8 @@ async def interviews(rooms: Rooms, wanted: Wanted) -> tuple[ListedInterview, ...
     at: Doc = {"$gte": date(wanted.since_ms or 0)}
     if wanted.until_ms is not None:
         at["$lt"] = date(wanted.until_ms)
-    query: Doc = {"at": at, "deletedAt": None}
-    if wanted.status is not None:
-        query["status"] = wanted.status
+    status = list(documents.STATUSES) if wanted.status is None else [wanted.status]
+    query: Doc = {"at": at, "deletedAt": None, "status": {"$in": status}}
     if wanted.after is not None:
         last = date(wanted.after.at_ms)
         query["$or"] = [{"at": {"$lt": last}}, {"at": last, "_id": {"$lt": wanted.after.id}}]

@@ -10,7 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
 
+from streamsrv import telemetry
 from streamsrv.commands import Options
 from streamsrv.errors import StoreUnavailable
 from streamsrv.events import Final
@@ -49,7 +51,10 @@ from streamsrv.stores.mongo.nodes import Nodes
 from streamsrv.stores.mongo.settings import MongoSettings
 
 T = TypeVar("T")
+log = telemetry.logger("mongo")
 
+MEND_EVERY_S = 60.0
+"""Pause between two looks for interviews that should be complete."""
 FORGET_LEASES_MS = 86_400_000
 """Leases that ran out so long before a start are deleted by it."""
 
@@ -77,7 +82,7 @@ class MongoStore:
         self._finals: Batches[finals.Keeping, bool] = Batches(self._keep, most=settings.max_waiting_writes)
         self._moves: Batches[streams.Moved, bool] = Batches(self._move_on, most=settings.max_waiting_writes)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._living: asyncio.Task[None] | None = None
+        self._living: asyncio.Future[tuple[None, None]] | None = None
         self._open = False
         self._sinks: tuple[str, ...] = ()
         self._known: handoffs.Known = {}
@@ -96,17 +101,29 @@ class MongoStore:
             await self._client.close()
             raise
         self._open = True
-        self._living = asyncio.create_task(self._nodes.live())
+        self._living = asyncio.gather(self._nodes.live(), self._mend())
 
     async def close(self) -> None:
         self._open = False
         if self._living is not None:
             self._living.cancel()
+            await asyncio.wait([self._living])
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._finals.finish()
         await self._moves.finish()
         await self._client.close()
+
+    async def _mend(self) -> None:
+        """Complete what a server that died left half done, now and from time to time, until cancelled."""
+        while True:
+            try:
+                await streams.complete_interrupted(
+                    self._rooms, now_ms=_now_ms(), order=self._order(), completed=self._stored
+                )
+            except PyMongoError as error:
+                log.debug("mongo.not_mended", error=type(error).__name__)
+            await asyncio.sleep(MEND_EVERY_S)
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do it to its end, also when the caller stops waiting.

@@ -256,6 +256,17 @@ async def end(
     return True
 
 
+async def complete_interrupted(
+    rooms: Rooms, *, now_ms: int, order: Order | None, completed: Callable[[str], Any]
+) -> None:
+    """Complete interviews whose last stream ended, and whose server died before it could say so."""
+    busy = set(await rooms.streams.distinct("birth", {"status": "live"}))
+    found = await rooms.interviews.find({"status": "live", "deletedAt": None}, {"birth": 1}).to_list()
+    for doc in found:
+        if doc["birth"] not in busy and await complete(rooms, doc["_id"], now_ms=now_ms, order=order):
+            completed(doc["_id"])
+
+
 async def complete(rooms: Rooms, interview: str, *, now_ms: int, order: Order | None) -> bool:
     """Mark the interview completed if none of its streams is live; whether that was done now.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from streamsrv.errors import NotFound
 from streamsrv.stores.base import StreamKey, StreamStats
+from streamsrv.stores.handoff import Completion
 from streamsrv.stores.mongo.documents import Rooms
 from streamsrv.stores.mongo.nodes import LOST, Nodes
 from streamsrv.stores.mongo.settings import MongoSettings
@@ -182,3 +184,40 @@ async def test_a_job_that_another_node_deleted_is_not_recorded_again(settings: M
     finally:
         await one.close()
         await two.close()
+
+
+async def test_an_interview_whose_last_server_died_at_the_end_is_completed(
+    settings: MongoSettings, rooms: Rooms
+) -> None:
+    """The stream was marked ended, and then nothing more."""
+    store = await opened(settings, "n-1")
+    await begin(store)
+    await begin(store, "other", "s2")
+    await store.close()
+    await rooms.streams.update_one({"_id": "s1"}, {"$set": {"status": "ended"}})
+    told: asyncio.Queue[str] = asyncio.Queue()
+    again = MongoStore(settings, node="n-1")
+    again.hand_to(("kafka",), stored=told.put_nowait)
+    await again.open()
+    try:
+        assert await told.get() == "talk"
+        (handoff,) = (await again.waiting("kafka", "talk", limit=9)).handoffs
+        assert isinstance(handoff.what, Completion)
+        other = await again.interview("other")
+        assert other is not None
+        assert other.status == "live"
+    finally:
+        await again.close()
+
+
+async def test_an_interview_of_a_status_nobody_here_knows_is_not_seen(settings: MongoSettings, rooms: Rooms) -> None:
+    store = await opened(settings, "n-1")
+    try:
+        await begin(store)
+        await rooms.interviews.update_one({"_id": "talk"}, {"$set": {"status": "postponed"}})
+        assert await store.interview("talk") is None
+        assert await store.interviews(limit=9) == ()
+        await begin(store, stream="s2")
+        assert len(await store.interviews(limit=9)) == 1
+    finally:
+        await store.close()
