@@ -82,7 +82,7 @@ class MongoStore:
         self._finals: Batches[finals.Keeping, bool] = Batches(self._keep, most=settings.max_waiting_writes)
         self._moves: Batches[streams.Moved, bool] = Batches(self._move_on, most=settings.max_waiting_writes)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._living: asyncio.Future[tuple[None, None]] | None = None
+        self._living: list[asyncio.Task[None]] = []
         self._open = False
         self._sinks: tuple[str, ...] = ()
         self._known: handoffs.Known = {}
@@ -101,13 +101,13 @@ class MongoStore:
             await self._client.close()
             raise
         self._open = True
-        self._living = asyncio.gather(self._nodes.live(), self._mend())
+        self._living = [asyncio.create_task(self._nodes.live()), asyncio.create_task(self._mend())]
 
     async def close(self) -> None:
         self._open = False
-        if self._living is not None:
-            self._living.cancel()
-            await asyncio.wait([self._living])
+        for task in self._living:
+            task.cancel()
+        await asyncio.gather(*self._living, return_exceptions=True)
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._finals.finish()
