@@ -153,13 +153,17 @@ async def test_kafka_away_is_no_obstacle_and_nothing_is_sent_twice_when_it_is_ba
 
 async def test_a_sink_of_a_kafka_that_hangs_closes_quickly(own_kafka: KafkaServer) -> None:
     sink = kafka(own_kafka.url, new_topic(), timeout_s=2.0)
-    await sink.send([record(0)])
-    own_kafka.pause()
-    assert (await sink.send([record(1)])).verdict == "unknown"
-    begun = time.monotonic()
-    await sink.close()
+    try:
+        await sink.send([record(0)])
+        own_kafka.pause()
+        # On a busy machine it may answer once more before all its threads stand still.
+        verdicts = [(await sink.send([record(number)])).verdict for number in (1, 2)]
+        assert verdicts[-1] == "unknown"
+    finally:
+        begun = time.monotonic()
+        await sink.close()
+        own_kafka.resume()
     assert time.monotonic() - begun < 1.2
-    own_kafka.resume()
 
 
 async def test_without_a_broker_a_sink_says_so() -> None:
