@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import pytest
 from streamsrv.client import Final, Refused, Transcription
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.adversity.arena import UTTERANCE, Talker
-from tests.support.processes import Served
+from tests.support.processes import WITHIN_S, Served
 from tests.support.recordings import wav
 from tests.support.speech import silence, voice
 
@@ -39,6 +40,13 @@ async def speak(server: Served, http: aiohttp.ClientSession, interview: str = "r
     talker = Talker(await http.ws_connect(f"{server.ws}/transcription/stream/{interview}"))
     await talker.until("ready")
     return talker
+
+
+async def closed_with(talker: Talker) -> object:
+    """Read to the end; the code of the server's close frame, also when the server is gone before it is answered."""
+    while (message := await talker.ws.receive(WITHIN_S)).type is aiohttp.WSMsgType.TEXT:
+        talker.seen.append(json.loads(message.data))
+    return message.data
 
 
 def children(pid: int) -> list[int]:
@@ -65,7 +73,7 @@ async def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> 
         silent = await speak(server, http, "silent")
         server.signal(number)
         await talkers[0].until("goaway")
-        ends = [asyncio.create_task(talker.end()) for talker in (*talkers, silent)]
+        ends = [asyncio.create_task(closed_with(talker)) for talker in (*talkers, silent)]
         assert (await server.get("/health/ready"))[0] == 503, "at once, while others still speak"
         for path in ("/transcription/stream/new", "/transcription/stream/new?role=viewer"):
             async with http.get(server.http + path, headers=UPGRADE) as refused:
