@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ FOREIGN = re.compile(
 )
 
 
+@cache
+def text_of(path: Path) -> str:
+    """A file as it is; many tests look at it, one reads it."""
+    return path.read_text("utf-8", errors="replace")
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def written() -> list[Path]:
     """Every file of the repository that a person wrote."""
     return sorted(
@@ -37,14 +50,13 @@ def written() -> list[Path]:
 
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse(path.read_text("utf-8"))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def imports(path: Path) -> set[str]:
     """Modules of ours that a file imports, to the depth of the room: ``streamsrv.events``."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -58,7 +70,7 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", PYTHON + BODIES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_files_stay_readable(path: Path) -> None:
     name = path.relative_to(ROOT).as_posix()
-    assert len(path.read_text("utf-8").splitlines()) <= LONGEST_FILE or name in LOOKED_AT
+    assert len(text_of(path).splitlines()) <= LONGEST_FILE or name in LOOKED_AT
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -72,7 +84,7 @@ def test_functions_stay_readable(path: Path) -> None:
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_module_says_what_it_is(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = tree_of(path)
     assert ast.get_docstring(tree) or not tree.body, "a module begins with a sentence on what it is"
 
 
@@ -80,7 +92,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 def test_control_flow_does_not_hang_on_assert(path: Path) -> None:
     """``python -O`` drops asserts; the program must behave the same without.  ``assert X is not None`` only tells the
     type checker what the next line would find out anyway."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Assert):
             assert re.fullmatch(r"[\w.]+ is not None", ast.unparse(node.test)), f"{path.name}:{node.lineno}"
 
@@ -100,18 +112,14 @@ def test_no_file_speaks_of_its_makers_machines() -> None:
     guilty = [
         f"{path.relative_to(ROOT)}: {found[0]}"
         for path in written()
-        if path != Path(__file__) and (found := FOREIGN.search(path.read_text("utf-8", errors="replace")))
+        if path != Path(__file__) and (found := FOREIGN.search(text_of(path)))
     ]
     assert guilty == []
 
 
 def test_nothing_is_left_undone() -> None:
     word = "TO" + "DO"
-    guilty = [
-        path
-        for path in written()
-        if re.search(rf"\b({word}|FIX" + r"ME|XX" + r"X)\b", path.read_text("utf-8", "replace"))
-    ]
+    guilty = [path for path in written() if re.search(rf"\b({word}|FIX" + r"ME|XX" + r"X)\b", text_of(path))]
     assert guilty == []
 
 
