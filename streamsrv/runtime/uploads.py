@@ -11,12 +11,16 @@ import weakref
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from streamsrv import telemetry
 from streamsrv.errors import DiskFull, StoreUnavailable, StreamsrvError
 
 PIECE_BYTES = 1_048_576
 """Bytes gathered before the disk is asked: all of a file that is ever in memory."""
+RESERVE_BYTES = 64 * 1_048_576
+"""Room on the disk that a file must leave for transcripts; one that would not is refused."""
+T = TypeVar("T")
 log = telemetry.logger("uploads")
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -137,14 +141,16 @@ class Uploads:
         return spool
 
     async def require(self, size: int) -> None:
-        """See whether a file of ``size`` bytes has room at the moment.
+        """See whether a file of ``size`` bytes (0: not known) has room at the moment.
 
         Raises:
             DiskFull: it has none.
+            StoreUnavailable: the disk cannot be asked.
         """
-        free = await asyncio.to_thread(self._free)
-        if free < size:
-            raise DiskFull(f"the file has {size} bytes and {free} are free")
+        free = await _in_thread(self._free)
+        if free < size + RESERVE_BYTES:
+            what = f"a file of {size} bytes" if size else "the file"
+            raise DiskFull(f"{what} does not fit: {free} bytes are free, and {RESERVE_BYTES} stay for transcripts")
 
     async def remove(self, name: str) -> None:
         """Delete a file, if it is there; one that cannot be deleted now is swept later."""
@@ -181,9 +187,9 @@ class Uploads:
         return gone
 
 
-async def _in_thread(work: Callable[[], None]) -> None:
+async def _in_thread(work: Callable[[], T]) -> T:
     try:
-        await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)
     except OSError as failure:
         raise _refusal(failure) from failure
 

@@ -29,8 +29,8 @@ UPLOAD = web.AppKey("upload", UploadSettings)
 WAIT_S = 30.0
 """How long the answer waits for the transcript when the client does not say."""
 MOST_WAIT_S = 600.0
-RESERVE_BYTES = 64 * 1_048_576
-"""Room an upload must leave for transcripts."""
+MAX_QUERY = 32
+"""Options of the query; one more is refused, since each is compared with all that are known."""
 MEBIBYTE = 1_048_576
 OPTIONS = frozenset(Options.__struct_fields__) - {"encoding", "interim"}
 """Those of a stream, but for two that mean nothing for a file."""
@@ -56,7 +56,7 @@ async def _receive(request: web.Request, jobs: Jobs, ignored: list[str]) -> Job:
     spool = jobs.uploads.spool()
     try:
         form = _form(request, settings, spool)
-        await jobs.uploads.require((request.content_length or 0) + RESERVE_BYTES)
+        await jobs.uploads.require(request.content_length or 0)
         await spool.open()
         await _continue(request)
         await form.read()
@@ -96,8 +96,10 @@ def _query(request: web.Request) -> list[str]:
     """Names in the query that nobody knows.
 
     Raises:
-        BadRequest: one belongs elsewhere, or is mistyped.
+        BadRequest: one belongs elsewhere, or is mistyped, or there are too many.
     """
+    if len(request.query) > MAX_QUERY:
+        raise BadRequest(f"the query has more than {MAX_QUERY} options", hint="an upload knows only 'wait'")
     for name in request.query:
         if name in FIELDS:
             raise BadRequest(f"'{name}' is a part of the form, not of the query", hint=f"use -F {name}=...")

@@ -17,7 +17,7 @@ import pytest
 
 from streamsrv.errors import DiskFull, StoreUnavailable
 from streamsrv.runtime import uploads as module
-from streamsrv.runtime.uploads import PIECE_BYTES, Uploads
+from streamsrv.runtime.uploads import PIECE_BYTES, RESERVE_BYTES, Uploads
 
 
 @contextmanager
@@ -91,7 +91,16 @@ async def test_room_is_asked_for_before(tmp_path: Path) -> None:
     await uploads.require(1)
     with pytest.raises(DiskFull) as caught:
         await uploads.require(1 << 62)
-    assert str(1 << 62) in caught.value.message
+    assert f"a file of {1 << 62} bytes does not fit" in caught.value.message
+    assert f"{RESERVE_BYTES} stay for transcripts" in caught.value.message
+
+
+async def test_of_a_file_whose_size_nobody_said_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = Uploads(tmp_path / "uploads")
+    await uploads.require(0)
+    monkeypatch.setattr("streamsrv.runtime.uploads.RESERVE_BYTES", 1 << 62)
+    with pytest.raises(DiskFull, match="the file does not fit"):
+        await uploads.require(0)
 
 
 async def test_a_folder_that_cannot_be_is_the_servers_fault_and_unnamed(tmp_path: Path) -> None:
@@ -101,6 +110,8 @@ async def test_a_folder_that_cannot_be_is_the_servers_fault_and_unnamed(tmp_path
         await spool.open()
     assert "ENOTDIR" in caught.value.message
     assert str(tmp_path) not in caught.value.message
+    with pytest.raises(StoreUnavailable, match="ENOTDIR"):
+        await Uploads(tmp_path / "file" / "uploads").require(1)
 
 
 async def test_a_write_that_was_cancelled_never_reaches_another_file(tmp_path: Path) -> None:

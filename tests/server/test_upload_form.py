@@ -13,6 +13,7 @@ import soundfile
 from streamsrv.facts import RATE_HZ
 from streamsrv.runtime.settings import ArchiveSettings
 from streamsrv.runtime.tracks import Piece, Track
+from streamsrv.server.upload import MAX_QUERY
 from tests.server.test_upload import TALK, Desk, desk
 from tests.support.recordings import interleaved, wav
 from tests.support.speech import silence, voice
@@ -89,6 +90,13 @@ async def test_a_query_that_would_have_no_effect_is_refused(here: Desk, query: s
 async def test_an_unknown_query_is_told(here: Desk) -> None:
     status, body, _ = await here.send(wav(TALK), wait="20&utm=1")
     assert (status, body["warnings"]) == (200, ["options of the query that mean nothing here, ignored: 'utm'"])
+
+
+async def test_a_query_of_very_many_options_is_not_gone_through(here: Desk) -> None:
+    """Each is compared with all that are known, on the event loop."""
+    query = "&".join(f"w{number}a" for number in range(MAX_QUERY))
+    status, body, _ = await here.send(wav(TALK), wait=f"20&{query}")
+    assert (status, body["error"]["message"]) == (400, f"the query has more than {MAX_QUERY} options")
 
 
 # --- values -------------------------------------------------------------------------------------------------------
