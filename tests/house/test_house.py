@@ -16,6 +16,8 @@ LOOKED_AT: dict[str, str] = {}
 """Files and ``file:function`` somebody looked at again and kept whole, each with the reason."""
 PYTHON = sorted((ROOT / "streamsrv").rglob("*.py"))
 BODIES = sorted((ROOT / "native").glob("*.pyx"))
+SERVICES = {"aiokafka", "confluent_kafka", "playwright", "pymongo", "redis"}
+"""What ``make test`` does not install."""
 WRITTEN = {".py", ".pyi", ".pyx", ".pxd", ".toml", ".md", ".txt", ".c", ".sh", ".yaml", ".yml", ".json", ".jsonl", ""}
 """Endings of files people write; an empty one is a script or a Dockerfile."""
 BUILT = {".git", ".venv", "build", "dist", "data", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
@@ -106,6 +108,18 @@ def test_the_session_imports_only_commands_events_facts_errors() -> None:
 @pytest.mark.parametrize("room", ["telemetry", "errors"])
 def test_telemetry_and_errors_import_nothing_of_ours(room: str) -> None:
     assert imports(ROOT / "streamsrv" / f"{room}.py") == set()
+
+
+def test_the_suite_is_collected_without_what_only_services_need() -> None:
+    """A test that needs more skips itself with ``pytest.importorskip``; what it stands on imports late."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if "services" in path.relative_to(ROOT / "tests").parts or "pytest.importorskip(" in text_of(path):
+            continue
+        for node in tree_of(path).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            needs = {name.split(".")[0] for name in names} & SERVICES
+            assert not needs, f"{path.relative_to(ROOT)}: {needs}"
 
 
 def test_no_file_speaks_of_its_makers_machines() -> None:

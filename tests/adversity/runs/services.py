@@ -1,7 +1,8 @@
 """MongoDB, two Redis servers, Kafka and a webhook, each behind a line: for one run at a time, run after run.
 
 Starting them costs more than a run, so a slot keeps them; each run has a database, a prefix, a topic, a stream and a
-path of its own.  What a run breaks is mended before the next one.
+path of its own.  What a run breaks is mended before the next one.  The clients' libraries are imported late: runs of
+one node need none of them.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
-
-from aiokafka import AIOKafkaConsumer
-from redis.asyncio import Redis
 
 from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
 from tests.adversity.runs.harms import harm_line
@@ -136,6 +134,8 @@ class Services:
                 await asyncio.sleep(fault.lasts_s)
                 server.resume()
             case "flush":
+                from redis.asyncio import Redis
+
                 async with Redis.from_url(f"redis://{HOST}:{server.port}/0") as redis:
                     await redis.flushall()
             case _:
@@ -154,6 +154,8 @@ class Services:
         ]
 
     async def _of_kafka(self, topic: str) -> list[bytes]:
+        from aiokafka import AIOKafkaConsumer
+
         bootstrap = f"{HOST}:{self._lines['kafka'].port}"
         consumer = AIOKafkaConsumer(
             topic, bootstrap_servers=bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
@@ -170,6 +172,8 @@ class Services:
         return found
 
     async def _of_redis(self, stream: str) -> list[bytes]:
+        from redis.asyncio import Redis
+
         async with Redis.from_url(f"redis://{HOST}:{self._servers['redis_streams'].port}/0") as redis:
             entries: Any = await redis.xrange(stream)
             return [bytes(fields[b"event"]) for _, fields in entries]
