@@ -48,8 +48,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     confirm_s: float = 40.0
     share: float = 0.85
     """Of the time that is spoken."""
-    sessions: int | None = None
-    """Measure this number, search none."""
+    sessions: tuple[int, ...] = ()
+    """Measure these numbers, search none."""
 
     @property
     def exact(self) -> bool:
@@ -93,12 +93,15 @@ async def _search(plan: Plan, port: int, floor: int) -> Found:
         return done
 
     await run(1, plan.seconds)  # what batches cost is learnt
-    sessions = plan.sessions or await _most(run, plan, GUESSES.get(floor, 12))
-    while sessions > 0:
+    for sessions in sorted(plan.sessions):
         last = await run(sessions, plan.confirm_s)
-        if holds(last) or plan.sessions:
+        if holds(last):
             found.held = last
-            break
+    sessions = 0 if plan.sessions else await _most(run, plan, GUESSES.get(floor, 12))
+    while sessions > 0 and found.held is None:
+        last = await run(sessions, plan.confirm_s)
+        if holds(last):
+            found.held = last
         sessions = min(sessions - 1, int(sessions * LOWER))
     return found
 
@@ -228,10 +231,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="of speech in each run of the search")
     parser.add_argument("--confirm-s", type=float, default=usual.confirm_s, help="of speech in the confirming run")
     parser.add_argument("--share", type=float, default=usual.share, help="of the time that is spoken (tones)")
-    parser.add_argument("--sessions", type=int, help="measure this number, search none")
+    parser.add_argument("--sessions", type=int, nargs="+", default=(), help="measure these numbers, search none")
     parser.add_argument("--dry", action="store_true", help="keep no file")
     asked = parser.parse_args(arguments)
-    given = vars(asked) | {"floors": tuple(asked.floors)}
+    given = vars(asked) | {"floors": tuple(asked.floors), "sessions": tuple(asked.sessions)}
     plan = Plan(**{name: given[name] for name in Plan.__struct_fields__})
     measured = begin("load", arguments)
     found = asyncio.run(measure(plan))
