@@ -40,7 +40,7 @@ RUSH: Final = (1.0, 2.0)
 FLOOR_S: Final = 5
 GOAL: Final = 2.0
 """Finals' p95 in the overload against normal."""
-THIN: Final = 2.0
+THIN: Final = 1.6
 """Partials so many times fewer than normal must have been announced."""
 
 

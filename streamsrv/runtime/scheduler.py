@@ -32,9 +32,10 @@ UPDATE_S = 0.25
 """How often the pace is set."""
 ANSWERS_PER_TURN = 8
 """Answers handed over before the event loop gets a turn."""
-TOLD_STRETCH = 2.0
-"""Sessions are told when partials come so many times less often than promised ..."""
-UNTOLD_STRETCH = 1.5
+TOLD_STRETCH = 1.4
+"""Sessions are told when partials come so many times less often than promised: those let in at a share of speech of 0.6
+who now speak all the time ..."""
+UNTOLD_STRETCH = 1.15
 """... and again when they come more often than this."""
 
 log = telemetry.logger("scheduler")
