@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
+import gc
 import json
 import os
 import resource
@@ -64,7 +66,13 @@ class Probe:
                 self._stalls_ms.append(1000 * max(0.0, loop.time() - due))
 
     async def tell(self, request: web.Request) -> web.Response:
-        """CPU seconds, frames, resident kB, open files, and since the last look: stalls and times of kept finals."""
+        """CPU seconds, frames, resident kB, open files, and since the last look: stalls and times of kept finals.
+
+        With ``?trim=1`` the allocator gives back first what it only keeps in store.
+        """
+        if "trim" in request.query:
+            gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)
         used = resource.getrusage(resource.RUSAGE_SELF)
         stalls, self._stalls_ms = self._stalls_ms, []
         figures = {"cpu_s": used.ru_utime + used.ru_stime, "frames": self._frames(), "rss_kb": _rss_kb()}

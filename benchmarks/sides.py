@@ -203,7 +203,11 @@ def url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-async def look(http: aiohttp.ClientSession) -> Look:
-    """Ask a measured process about itself; its stalls begin anew."""
-    async with http.get("/bench") as answer:
+async def look(http: aiohttp.ClientSession, *, trim: bool = False) -> Look:
+    """Ask a measured process about itself; its stalls begin anew.
+
+    Args:
+        trim: have its allocator give back what it keeps in store first.
+    """
+    async with http.get("/bench", params={"trim": "1"} if trim else {}) as answer:
         return msgspec.json.decode(await answer.read(), type=Look)

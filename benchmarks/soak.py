@@ -1,8 +1,8 @@
 """Whether live sessions on Whisper keep their memory: ``python -m benchmarks.load --engine whisper --soak MINUTES``.
 
-Speakers talk for minutes on end; the server's resident memory is read once in five seconds.  What a session costs is
-what the server has more than before anybody came, and its slope is a line through the last two thirds.  A small model
-does: what it computes is freed after each batch whatever its size.
+Speakers talk for minutes on end; the server's resident memory is read once in five seconds, after its allocator gave
+back what it kept in store.  What a session costs is what the server has more than before anybody came, and its slope is
+a line through the last two thirds.  A small model does: what it computes is freed after each batch whatever its size.
 
 Guards, which alone decide the exit code: those of every session.
 """
@@ -80,7 +80,7 @@ async def _watch(http: aiohttp.ClientSession, at_s: list[float], resident_mb: li
 
 
 async def _resident_mb(http: aiohttp.ClientSession) -> float:
-    return (await look(http)).rss_kb / 1024
+    return (await look(http, trim=True)).rss_kb / 1024
 
 
 def main(arguments: Sequence[str]) -> int:
