@@ -9,15 +9,34 @@ MOST_AHEAD = 4_096
 it is full the gap is taken for closed."""
 
 
+MOST_UNSURE = 10_000
+"""Finals remembered that were told from a spool; the oldest are then taken for stored."""
+
+
 class Delivered:
-    """Segments whose final the reader has seen, per stream and channel: each is delivered once."""
+    """Segments whose final the reader has seen, per stream and channel: each is delivered once.
+
+    A final told from a spool is delivered again when another server heard its segment anew and made something else of
+    it: the later one counts.
+    """
 
     def __init__(self) -> None:
         self._below: dict[tuple[str, int], int] = {}
         self._above: dict[tuple[str, int], set[int]] = {}
+        self._unsure: dict[tuple[str, int, int], tuple[int, int, str]] = {}
 
     def fresh(self, stream: str, final: Final) -> bool:
         """Note a final; False when it was seen before."""
+        place, said = (stream, final.channel, final.segment), (final.start_ms, final.stop_ms, final.text)
+        before = self._unsure.pop(place, None)
+        if final.durable != "store":
+            self._unsure[place] = said
+            if len(self._unsure) > MOST_UNSURE:
+                del self._unsure[next(iter(self._unsure))]
+        return self._first(stream, final) or before not in (None, said)
+
+    def _first(self, stream: str, final: Final) -> bool:
+        """Whether no final of this segment was seen before."""
         key = (stream, final.channel)
         below, above = self._below.get(key, 0), self._above.setdefault(key, set())
         if final.segment < below or final.segment in above:

@@ -89,7 +89,10 @@ class Watch:
         self._place: int | None = None
         """Up to where the store was read; ``None``: not yet known."""
         self._sent: dict[tuple[str, int], int] = {}
-        """Last segment sent, per stream and channel: as many as the interview has."""
+        """Last segment sent, per stream and channel: as many as the interview has.  Of those in the store only."""
+        self._unsure: dict[FinalName, events.Final] = {}
+        """Finals that were sent from a spool: another server may hear the segment again, and then its final counts.  As
+        many as spools hold."""
         self._recent: deque[FinalName] = deque(maxlen=RECENT)
         self._over: StreamsrvError | None = None
         self._at_once = False
@@ -220,10 +223,17 @@ class Watch:
         track = (told.stream, event.channel)
         if event.segment <= self._sent.get(track, -1):
             return False
-        if isinstance(event, events.Final):
-            self._sent[track] = event.segment
-            self._recent.append(FinalName(told.stream, event.channel, event.segment))
-        return True
+        return isinstance(event, events.Partial) or self._is_new_final(told.stream, event)
+
+    def _is_new_final(self, stream: str, final: events.Final) -> bool:
+        name = FinalName(stream, final.channel, final.segment)
+        before = self._unsure.pop(name, None)
+        if final.durable == "store":
+            self._sent[stream, final.channel] = final.segment
+        else:
+            self._unsure[name] = final
+        self._recent.append(name)
+        return before is None or (before.start, before.stop, before.text) != (final.start, final.stop, final.text)
 
 
 class Fanout:

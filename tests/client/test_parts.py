@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from streamsrv.client.address import stream_url
 from streamsrv.client.inbox import Inbox
@@ -98,6 +99,20 @@ def test_each_final_is_fresh_once_per_stream_and_channel() -> None:
     assert delivered.fresh("b", final(0))
     assert delivered.fresh("a", final(0, channel=1))
     assert delivered._above["a", 0] == set()
+
+
+def test_a_final_from_a_spool_is_fresh_again_when_it_became_another() -> None:
+    delivered = Delivered()
+    spooled = [replace(final(n), durable="spool") for n in range(3)]
+    assert all(delivered.fresh("a", one) for one in spooled)
+    assert not delivered.fresh("a", spooled[0])
+    assert not delivered.fresh("a", final(0)), "the same, stored"
+    assert delivered.fresh("a", replace(final(1), text="otherwise"))
+    assert not delivered.fresh(
+        "a",
+        replace(final(1), text="never"),
+    ), "a stored one stays"
+    assert delivered.fresh("a", replace(final(2), stop_ms=9))
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from streamsrv import events, telemetry
 from streamsrv.commands import Options
@@ -371,6 +372,39 @@ async def test_other_interviews_are_not_heard() -> None:
     other = await world.begin("other")
     with world.fanout.watch("talk") as watch:
         await world.final(other)
+        assert (await drained(watch)).all == []
+
+
+async def test_what_came_from_a_spool_does_not_hide_what_another_server_makes_of_it() -> None:
+    """A viewer comes when segments 0 and 1 lie in the spool of a server that goes away; it is told 2.  The next server
+    hears all of them again."""
+    world = World()
+    key = await world.begin()
+    with world.fanout.watch("talk") as watch:
+        await drained(watch)
+        spooled = replace(final(2, text="two"), durable="spool")
+        world.fanout.tell(key, spooled)
+        world.fanout.tell(key, spooled)
+        assert len((await drained(watch)).finals) == 1, "the same again is nothing new"
+        anew = [final(0), final(1), final(2, text="two one black")]
+        for one in anew:
+            world.fanout.tell(key, one)
+        assert [told.event for told in (await drained(watch)).all] == anew
+        for one in anew:
+            world.fanout.tell(key, one)
+        assert (await drained(watch)).all == []
+
+
+async def test_what_came_from_a_spool_is_not_sent_again_when_it_is_stored() -> None:
+    world = World()
+    key = await world.begin()
+    with world.fanout.watch("talk") as watch:
+        await drained(watch)
+        for number in range(3):
+            await world.store.keep_final(key, final(number))
+            world.fanout.tell(key, replace(final(number), durable="spool"))
+        assert len((await drained(watch)).finals) == 3
+        watch.fall_behind()
         assert (await drained(watch)).all == []
 
 
