@@ -221,8 +221,11 @@ async def _first_of(*works: Awaitable[object]) -> None:
     """Work on all until one ends; the others are cancelled, and its failure is raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(tasks)
-    for task in done:
-        task.result()
+        # One connection often breaks under several of them: whoever fails last must be looked at too.
+        failures = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+    for failure in failures:
+        if failure is not None:
+            raise failure

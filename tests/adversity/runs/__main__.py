@@ -75,9 +75,8 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     except Exception as failure:
         ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
     faults = " ".join(fault.short for fault in plan.faults) or "nothing"
-    _say(
-        f"seed {plan.seed:4} {plan.shape:5} {ledger.seconds:5.1f} s  {'ok   ' if not complaints else 'BROKE'}  {faults}"
-    )
+    whole, verdict = sum(ledger.seconds.values()), "BROKE" if complaints else "ok   "
+    _say(f"seed {plan.seed:4} {plan.shape:5} {whole:5.1f} s  {verdict}  {faults}")
     if not complaints:
         shutil.rmtree(place)
         return True

@@ -130,18 +130,15 @@ class Ledger(msgspec.Struct, kw_only=True):
     snapshots: list[Snapshot] = []
     rows: list[Row] = []
     """The store when all was over."""
-    spooled: list[Row] = []
-    """What living nodes still held for the store."""
     sinks: list[str] = []
     handed: list[Handed] = []
     died: list[Died] = []
-    restarts: int = 0
-    """Times the run itself started a process again."""
     left_over: list[str] = []
     """Locks, jobs, sessions and processes that should be gone, in words."""
     complaints: list[str] = []
     """Lines of level error in the logs."""
-    seconds: float = 0.0
+    seconds: dict[str, float] = {}
+    """How long each part took: ``start``, ``play``, ``hand on``, ``end``."""
 
     def write(self, path: Path) -> Path:
         path.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))

@@ -38,7 +38,7 @@ class Stage:
     def __init__(self, plan: Plan, model: Path, folder: Path, services: Services | None = None) -> None:
         self.ledger = Ledger(plan=plan, speaking=[Speaking() for _ in plan.voices])
         self._plan = plan
-        self._begun = time.monotonic()
+        self._created = self._begun = time.monotonic()
         died = self.ledger.died.append
         if services is None:
             self._site = Alone(plan, model, folder, clock=self._clock, died=died)
@@ -49,19 +49,24 @@ class Stage:
 
     async def run(self) -> Ledger:
         """Everything, from the first process to the last look around."""
-        started = time.monotonic()
         try:
             await self._site.start()
             lines = len(self._plan.voices) + 1  # the last one is the viewer's
             self._lines = [await Line(to_port(self._site.port)).start() for _ in range(lines)]
+            self._took("start")
             await self._play()
+            self._took("play")
             await self._look_around()
         finally:
             for line in self._lines:
                 await line.close()
             await self._site.close()
-        self.ledger.seconds = round(time.monotonic() - started, 2)
+        self._took("end")
         return self.ledger
+
+    def _took(self, part: str) -> None:
+        whole = time.monotonic() - self._created
+        self.ledger.seconds[part] = round(whole - sum(self.ledger.seconds.values()), 2)
 
     def _clock(self) -> float:
         return time.monotonic() - self._begun
@@ -154,6 +159,7 @@ class Stage:
         ledger, site = self.ledger, self._site
         ours = {one.stream for one in ledger.speaking}
         ledger.sinks, ledger.handed = list(site.sinks), await site.handed()
+        self._took("hand on")
         for node in site.nodes:
             if sessions := await node.metric("streamsrv_sessions"):
                 ledger.left_over.append(f"{sessions:g} sessions on {node.name}")
