@@ -20,7 +20,7 @@ BUILD_INPUTS := pyproject.toml streamsrv/__init__.py $(wildcard setup.py) $(wild
 PINS = constraints/$$($(PY) -c 'import sys; print("py%d%d.txt" % sys.version_info[:2])')
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve test test-services check format sanitize lock bench dist clean
+.PHONY: help build serve test test-services test-adversity check format sanitize lock bench dist clean
 .DELETE_ON_ERROR:
 # Verbs like `check` and `test` share an environment: one at a time, also under -j.
 .NOTPARALLEL:
@@ -38,6 +38,10 @@ test: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools ## r
 
 test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools $(VENV)/.services-tools ## run the tests that need outside services
 	@scripts/test-services $(PY) $(ARGS)
+
+test-adversity: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.services-tools ## 300 randomised runs in which everything fails (ARGS="--seed 17")
+	@scripts/install-services
+	@$(PY) -m tests.adversity.runs --seeds 300 $(ARGS)
 
 check: build $(addprefix $(VENV)/., $(addsuffix -tools, test whisper bench browser services dev)) ## house checks: style, types, stubs, import rules
 	@scripts/check $(BIN) $(NATIVE)
