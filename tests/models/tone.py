@@ -44,6 +44,8 @@ MARK = len(WORDS)
 """First channel that tells the slot."""
 ALWAYS = MARK + SLOTS
 """Channel that is always on."""
+BEGIN = 1.0
+"""Weight of the first of all times: over any other time, under any word and the end."""
 
 
 def _centres() -> list[float]:
@@ -91,10 +93,15 @@ def make(
     size: Size = SMALL,
     layout: Layout = PLAIN,
     quantization: str | None = None,
+    timed: bool = False,
 ) -> Path:
     """Write a model into ``folder``, which must not exist.
 
     With two languages, a first word of the upper half of ``WORDS`` is the second one's.
+
+    Args:
+        timed: asked for times, it begins its answer with ``<|0.00|>`` for sure.  Otherwise all times it may begin with
+            are alike, a short answer looks unlikely, and ``transcribe()`` decodes it six times.
     """
     languages = layout.languages
     vocabulary = writing.vocabulary(WORDS, languages, size=size.tokens or None)
@@ -103,6 +110,8 @@ def make(
     _decoder(spec.decoder, size, layout)
     spec.decoder.embeddings.weight = _zeros(len(vocabulary.tokens), size.width)
     spec.decoder.projection.weight = _projection(vocabulary, size, layout)
+    if timed:
+        spec.decoder.projection.weight[vocabulary.id("<|0.00|>"), ALWAYS] = BEGIN
     writing.plain_norms(spec, size.width)
     writing.save(
         spec,

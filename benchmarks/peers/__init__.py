@@ -1,0 +1,1 @@
+"""The race against other open servers, run for real on one machine: ``python -m benchmarks.peers``."""
