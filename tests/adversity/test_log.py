@@ -148,4 +148,5 @@ async def test_metrics_hold_no_names(ring: Arena) -> None:
 async def test_health_tells_no_secrets(tmp_path: Path) -> None:
     async with arena(tmp_path, server=ServerSettings(api_keys=(KEY,)), bystander=False) as ring:
         told = json.loads((await ring.get("/health")).body)
-        assert set(told) == {"status", "version", "engines", "sessions", "draining"}
+        assert set(told) == {"status", "version", "engines", "shared_state", "sessions", "draining"}
+        assert told["shared_state"] == "alone"
