@@ -31,8 +31,9 @@ GIVE_UP_S = 300.0
 KEEPALIVE_S = 20.0
 QUIET_S = 15.0
 """A server that was silent for so long gets a ping."""
-STALLED_S = 60.0
-"""A server that was silent for so long, pings too, is taken for gone."""
+STALLED_S = 40.0
+"""A server that was silent for so long, pings too, is taken for gone: well before the 60 s are over for which one that
+was killed and started again waits for its speakers."""
 TICK_S = 5.0
 STEADY_S = 10.0
 """A connection that lasted so long has worked, even if there was nothing to tell."""

@@ -593,7 +593,7 @@ async def test_a_silent_server_is_left_without_a_close_frame_and_resumed() -> No
     async with serving(talk(first), talk(everything)) as server, opened(server.url, time) as stream:
         await stream.send(NOISE)
         await until(lambda: bool(server.calls) and len(server.calls[0].audio) == len(NOISE))
-        await time.tick(11)
+        await time.tick(7)
         assert len(server.requests) == 1
         await time.tick(1)
         await stream.finish()

@@ -19,7 +19,8 @@ from tests.adversity.runs.plan import Fault, Plan
 if TYPE_CHECKING:
     from tests.adversity.runs.services import Services
 
-RESUME_WINDOW_S = 6.0
+RESUME_WINDOW_S = 7.5
+"""A minute, on the fast clock of the speakers."""
 DRAIN_S = 3.0
 HANDED_WITHIN_S = 25.0
 """Sinks that lack something by then will lack it for ever."""
