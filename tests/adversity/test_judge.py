@@ -101,6 +101,15 @@ def test_what_was_shown_from_a_spool_may_be_replaced() -> None:
     assert judge(ledger) == []
 
 
+def test_who_comes_back_behind_a_spooled_final_may_be_told_all_again() -> None:
+    ledger = good()
+    ledger.watched[2] = shown(ROWS[2], 6.0, connection="s-9", durable="spool")
+    ledger.watched += [shown(row, 7.0, connection="s-10") for row in ROWS]
+    assert judge(ledger) == []
+    ledger.watched += [shown(row, 8.0, connection="s-11") for row in ROWS]
+    assert any("again at 8.00 s" in complaint for complaint in judge(ledger))
+
+
 def test_a_ledger_survives_its_file(tmp_path: Path) -> None:
     assert read(good().write(tmp_path / "ledger.json")) == good()
 

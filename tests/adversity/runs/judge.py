@@ -88,9 +88,16 @@ def _stored_once(ledger: Ledger) -> Iterator[str]:
 
 
 def _watched_once(ledger: Ledger) -> Iterator[str]:
-    """A viewer is shown a final once; one that it saw from a spool may come again when it is stored."""
+    """A viewer is shown a final once; one that it saw from a spool may come again when it is stored.
+
+    So may all of them, once, to who comes back behind a final that only a spool has: the store cannot tell its place.
+    """
     surely: set[tuple[str, int, int]] = set()
+    last: Shown | None = None
     for final in ledger.watched:
+        if last is not None and last.connection != final.connection and last.durable == "spool":
+            surely.clear()
+        last = final
         if final.key in surely:
             yield f"I2: a viewer was shown {_name(final)} again at {final.at:.2f} s"
         elif final.durable == "store":
