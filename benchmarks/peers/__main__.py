@@ -99,10 +99,17 @@ def shown(races: dict[str, Race]) -> str:
     for name, raced in races.items():
         alone = [window for window in raced.theirs.windows if window.sessions == 1]
         wrong = f"{sum(w.errors for w in alone)} of {sum(w.said for w in alone)}"
-        ratio = "-" if raced.ratio is None else f"{raced.ratio:g} at {raced.limit_s:g} s"
+        ratio = (
+            "-" if raced.ratio is None else f"{'>= ' if raced.at_least else ''}{raced.ratio:g} at {raced.limit_s:g} s"
+        )
         rows.append((name, *(str(raced.theirs.held(limit)) for limit in LIMITS_S), wrong, ratio))
         rows.append(("  streamsrv beside it", *(str(raced.ours.held(limit)) for limit in LIMITS_S), "", ""))
-    return table(head, rows)
+    noisy = [
+        f"{name}: NOISY, do not quote: others used the cores in {raced.noisy} windows"
+        for name, raced in races.items()
+        if raced.noisy
+    ]
+    return "\n".join([table(head, rows), *noisy])
 
 
 def drawn(peers: Mapping[str, Any], path: Path) -> Path:

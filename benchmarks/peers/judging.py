@@ -16,6 +16,7 @@ import msgspec
 from benchmarks.figures import spread
 from benchmarks.judging import edits
 from benchmarks.peers.calling import Heard, Told
+from benchmarks.peers.others import MOST_CORES
 from benchmarks.peers.words import align, common
 
 MOST_GROWTH = 0.1
@@ -45,6 +46,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     late_ms: float
     """The speakers' own worst lateness."""
     broken: list[str]
+    others_cores: float = 0.0
+    """Cores that others used meanwhile."""
+
+    @property
+    def noisy(self) -> bool:
+        """Whether others had so much of the machine that nothing follows from this window."""
+        return self.others_cores > MOST_CORES
 
     def holds(self, limit_s: float) -> bool:
         """Whether everybody was served within a limit, and would be for longer."""

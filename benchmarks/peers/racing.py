@@ -58,11 +58,23 @@ class Race(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return round(self.ours.held(self.limit_s) / self.theirs.held(self.limit_s), 1)
 
+    @property
+    def at_least(self) -> bool:
+        """Whether the ratio is a lower bound: there was no time to find a number that streamsrv does not hold."""
+        return self.limit_s is not None and self.ours.more_than(self.limit_s)
+
+    @property
+    def noisy(self) -> int:
+        """Windows in which others used the machine."""
+        return sum(window.noisy for side in (self.ours, self.theirs) for window in side.windows)
+
     def figures(self) -> dict[str, object]:
         """As they are kept."""
         return {
             "first_limit_s": self.limit_s,
             "ratio": self.ratio,
+            "ratio_at_least": self.at_least,
+            "noisy_windows": self.noisy,
             "gauge_ms": [round(value, 2) for value in self.gauge_ms],
             "held": {f"{limit:g}": self.theirs.held(limit) for limit in LIMITS_S},
             "streamsrv_held": {f"{limit:g}": self.ours.held(limit) for limit in LIMITS_S},
@@ -117,7 +129,8 @@ async def _look(running: Running, search: Search, number: int, plan: Plan) -> No
     search.saw(window)
     print(
         f"  {running.name:15} {number:3} sessions: p50 {window.p50_s:.2f} s, p95 {window.p95_s:.2f} s, "
-        f"growth {window.growth:+.3f}, lost {window.lost} of {window.words}, errors {window.errors} of {window.said}"
+        f"growth {window.growth:+.3f}, lost {window.lost} of {window.words}, errors {window.errors} of {window.said}, "
+        f"others {window.others_cores:.2f} cores"
         + (f", {len(window.broken)} broken: {window.broken[0]}" if window.broken else ""),
         file=sys.stderr,
         flush=True,

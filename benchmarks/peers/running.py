@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import msgspec
 
 from benchmarks.peers.calling import Heard, speak
 from benchmarks.peers.judging import Window, judge
+from benchmarks.peers.others import Others
 from benchmarks.peers.rivals import Runner
 from benchmarks.peers.speech import Kind, speaker
 
@@ -57,8 +59,10 @@ class Running:
                 self._speaker(http, kind, number, seconds, zero, phase=phase, seed=seed)
                 for number, phase in enumerate(phases)
             ]
+            others = Others()
             heard = await asyncio.gather(*speakers)
-        return judge(heard, from_ms=SETTLED_MS, to_ms=1000 * seconds)
+        judged = judge(heard, from_ms=SETTLED_MS, to_ms=1000 * seconds)
+        return msgspec.structs.replace(judged, others_cores=others.cores())
 
     async def _speaker(
         self,

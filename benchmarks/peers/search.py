@@ -36,6 +36,10 @@ class Search:
         """Most speakers with whom every window stayed within a limit; 0: none."""
         return max((n for n in self._tried() if self._holds(n, limit)), default=0)
 
+    def more_than(self, limit: float) -> bool:
+        """Whether it may hold more than is known: windows ended before one failed."""
+        return self.held(limit) == max(self._tried(), default=0)
+
     @property
     def first_limit(self) -> float | None:
         """The tightest limit that holds with one speaker."""

@@ -17,7 +17,7 @@ from benchmarks.peers.rivals import streamsrv
 from benchmarks.peers.search import Search
 
 
-def seen(sessions: int, p95_s: float, *, errors: int = 0, taken_back: int = 0) -> Window:
+def seen(sessions: int, p95_s: float, *, errors: int = 0, taken_back: int = 0, others_cores: float = 0.0) -> Window:
     return Window(
         sessions=sessions,
         words=100,
@@ -30,6 +30,7 @@ def seen(sessions: int, p95_s: float, *, errors: int = 0, taken_back: int = 0) -
         taken_back=taken_back,
         late_ms=1.0,
         broken=[],
+        others_cores=others_cores,
     )
 
 
@@ -49,6 +50,14 @@ def test_both_are_compared_at_the_first_limit_the_rival_holds() -> None:
     assert RACED.ratio == 16.0
     assert RACED.figures()["held"] == {"1.5": 0, "3": 1, "4": 1, "6": 1, "10": 1}
     assert RACED.figures()["streamsrv_held"] == {"1.5": 8, "3": 16, "4": 16, "6": 16, "10": 16}
+
+
+def test_a_ratio_without_a_window_that_failed_is_a_lower_bound() -> None:
+    assert RACED.at_least
+    assert ">= 16 at 3 s" in command.shown({"naive": RACED})
+    found = raced([seen(1, 0.5), seen(16, 2.9), seen(17, 3.1)], [seen(1, 2.0)])
+    assert not found.at_least
+    assert "  16 at 3 s" in command.shown({"naive": found})
 
 
 def test_a_rival_that_holds_nobody_has_no_ratio() -> None:
@@ -107,3 +116,8 @@ def test_people_are_told_which_rivals_there_are(capsys: pytest.CaptureFixture[st
     assert isinstance(asked, argparse.Namespace)
     assert (asked.peers, asked.speech) == (["naive"], "digits")
     assert command.arguments_of([]).speech == "tones"
+
+
+def test_a_race_in_company_is_not_to_be_quoted() -> None:
+    assert "NOISY" not in command.shown({"naive": RACED})
+    assert "NOISY" in command.shown({"naive": raced([seen(1, 0.5, others_cores=0.5)], [seen(1, 2.0)])})
