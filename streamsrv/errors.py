@@ -213,6 +213,16 @@ class Flood(ClientFault):
     default_hint = "put more audio into each message: 40 to 100 ms is best"
 
 
+class RateLimited(ClientFault):
+    """More streams and uploads begun than the API key may begin in a minute."""
+
+    code = "rate_limited"
+    http_status = 429
+    close_code = 1013
+    retryable = True
+    default_hint = "begin again after the time given, and resume a stream that was cut instead of beginning a new one"
+
+
 class Stopped(ClientFault):
     """The interview was deleted while this stream was live."""
 

@@ -85,6 +85,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Annotated[int, Meta(ge=1, le=100_000)] | None,
         Meta(description="Sessions one API key may hold at once; more get a 503; unset: max_sessions alone counts."),
     ] = None
+    max_starts_per_minute_per_key: Annotated[
+        Annotated[int, Meta(ge=1, le=10_000)] | None,
+        Meta(
+            description="Streams and uploads one API key may begin in any minute; more get a 429; resumes and viewers "
+            "do not count; unset: as many as it likes."
+        ),
+    ] = None
     drain_s: Annotated[
         float, Meta(ge=0, le=3_600, description="Seconds speakers have to go elsewhere after SIGTERM.")
     ] = 30.0

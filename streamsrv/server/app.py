@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from streamsrv.server.page import page, part
 from streamsrv.server.recordings import RECORDER, recording, recordings
 from streamsrv.server.shares import SHARES, Shares
 from streamsrv.server.sse import stream_events
+from streamsrv.server.starts import STARTS, Starts
 from streamsrv.server.stream import SESSION, SPEAKERS, STREAMS, stream
 from streamsrv.server.transcripts import ARCHIVE, STORE, delete, interviews, transcript
 from streamsrv.server.upload import UPLOAD, no_hurry, upload
@@ -87,6 +89,7 @@ def make_app(
     app[SESSION] = settings.session
     app[SPEAKERS] = set()
     app[SHARES] = Shares(settings.server.max_sessions_per_key, shared)
+    app[STARTS] = Starts(settings.server.max_starts_per_minute_per_key, shared, numbers.registry, time.monotonic)
     app[VIEWERS] = set()
     app[SPOOL] = spool = _spool(settings, store, numbers)
     app[FANOUT] = fanout = Fanout(

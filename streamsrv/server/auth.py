@@ -46,6 +46,10 @@ class Door:
         elif not self._opens(key_of(request)):
             raise Unauthorized("this server needs an API key, and this request has none that fits")
 
+    def holder(self, request: web.Request) -> str:
+        """Whose limits count for a request that was let in: its key's, or, without keys, those of all."""
+        return key_of(request) if self._keys else ""
+
     def _opens(self, offered: str) -> bool:
         """In the same time whichever key fits, or none."""
         given = offered.encode("utf-8", "surrogateescape")

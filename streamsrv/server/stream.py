@@ -27,14 +27,14 @@ from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.streams import Streams
 from streamsrv.runtime.troubles import abortion
-from streamsrv.server.answers import METRICS
-from streamsrv.server.auth import key_of
+from streamsrv.server.answers import DOOR, METRICS
 from streamsrv.server.budget import FREE_BYTES, Budget
 from streamsrv.server.container import DECODERS, Intake
 from streamsrv.server.names import interview_of
 from streamsrv.server.shares import SHARES
 from streamsrv.server.socket import Socket, check_upgrade
 from streamsrv.server.speaker import Speaker
+from streamsrv.server.starts import STARTS
 from streamsrv.server.transcripts import STORE
 from streamsrv.server.viewer import watch
 from streamsrv.session.machine import MAX_READY_FINALS
@@ -60,10 +60,14 @@ async def stream(request: web.Request) -> web.StreamResponse:
         raise BadRequest("option 'role' is neither speaker nor viewer", hint="leave it out to speak")
     interview = interview_of(request)
     options, token, unknown = _asked(request)
+    holder = request.app[DOOR].holder(request)
     if token is None:  # first of all: a browser cannot see why its handshake failed, and asks again plainly
         request.app[STREAMS].foresee(interview, options)
+        request.app[STARTS].foresee(holder)
     check_upgrade(request)
-    async with request.app[SHARES].hold(key_of(request), resumes=token is not None):
+    async with request.app[SHARES].hold(holder, resumes=token is not None):
+        if token is None:
+            await request.app[STARTS].count(holder)
         return await _serve(request, interview, options, token, unknown)
 
 

@@ -15,11 +15,12 @@ from streamsrv.runtime.job_work import Progress
 from streamsrv.runtime.jobs import Jobs
 from streamsrv.runtime.settings import UploadSettings
 from streamsrv.runtime.uploads import Spool
-from streamsrv.server.answers import METRICS, answer, plain_refusal
+from streamsrv.server.answers import DOOR, METRICS, answer, plain_refusal
 from streamsrv.server.form import Form, unknown
 from streamsrv.server.jobs import JOBS, job_body, job_path
 from streamsrv.server.names import check_interview
 from streamsrv.server.pace import Pace
+from streamsrv.server.starts import STARTS
 from streamsrv.server.transcripts import STORE
 from streamsrv.stores.base import Job
 from streamsrv.stores.transcript import document
@@ -57,6 +58,7 @@ async def _receive(request: web.Request, jobs: Jobs, ignored: list[str]) -> Job:
     try:
         form = _form(request, settings, spool)
         await jobs.uploads.require(request.content_length or 0)
+        await request.app[STARTS].count(request.app[DOOR].holder(request))
         await spool.open()
         await _continue(request)
         await form.read()

@@ -3,7 +3,7 @@
 A *node* is one server process.  *Hint* means that each may be lost, late, doubled or false, and that nothing but
 comfort hangs on it: who owns a stream is decided by the store's epoch, finals are in the store before they are told
 here, and a limit that cannot be counted over all nodes is counted on this one.  So no call raises because the others
-cannot be reached, and none waits but ``open``, ``reserve`` and ``close``, each for a bounded time.
+cannot be reached, and none waits but ``open``, ``reserve``, ``start`` and ``close``, each for a bounded time.
 """
 
 from __future__ import annotations
@@ -83,3 +83,15 @@ class SharedState(Protocol):
 
     def release(self, holder: str, lease: str) -> None:
         """The lease is over."""
+
+    async def start(self, holder: str, most: int) -> float | None:
+        """Count one more beginning of this holder over all nodes, atomically.
+
+        Args:
+            holder: whose it is; told to the others only as a hash.
+            most: beginnings the holder may have in any minute, over all nodes.
+
+        Returns:
+            0 when it was counted; else the seconds after which one more may begin; ``None`` when that cannot be known
+            now, and then it may have been counted or not.
+        """

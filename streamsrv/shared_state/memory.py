@@ -40,3 +40,6 @@ class MemoryState:
 
     def release(self, holder: str, lease: str) -> None:
         return None
+
+    async def start(self, holder: str, most: int) -> float | None:
+        return 0.0

@@ -23,6 +23,7 @@ from streamsrv.shared_state._redis.link import Away, Command, Link, end
 from streamsrv.shared_state._redis.numbers import Numbers
 from streamsrv.shared_state._redis.settings import RedisSettings
 from streamsrv.shared_state._redis.shares import Leases
+from streamsrv.shared_state._redis.starts import Starts
 from streamsrv.shared_state._redis.telling import Telling
 from streamsrv.shared_state._redis.wire import Deleted, Names, Watching
 from streamsrv.shared_state.base import Condition, Notices
@@ -56,6 +57,7 @@ class RedisState:
         self._link = link = Link(settings, numbers)
         self._names = names = Names(settings.prefix)
         self._leases = Leases(link, names, self._run)
+        self._starts = Starts(link, names)
         self._claims = Claims(names, self._run)
         self._telling = Telling(link, names, numbers, self._run, own=lambda name: self._hearing.listens(name))
         self._hearing = Hearing(link, names, numbers, self._run, begun=self._watching, watched=self._telling.watched)
@@ -128,6 +130,10 @@ class RedisState:
     def release(self, holder: str, lease: str) -> None:
         """See ``base.SharedState``."""
         self._telling.order(self._leases.release(holder, lease))
+
+    async def start(self, holder: str, most: int) -> float | None:
+        """See ``base.SharedState``."""
+        return await self._starts.start(holder, most)
 
     # --- the beat ---------------------------------------------------------------------------------------------------
 

@@ -239,7 +239,7 @@ async def test_the_rights_that_are_documented_are_enough(tmp_path: Path, own_red
         own_redis, "ACL", "SETUSER", "app", "on", ">sesame", "~streamsrv:*", "&streamsrv:*", "-@all", *commands
     )
     url = own_redis.url.replace("//", "//app:sesame@")
-    settings = ServerSettings(max_sessions_per_key=3)
+    settings = ServerSettings(max_sessions_per_key=3, max_starts_per_minute_per_key=9)
     async with two_nodes(tmp_path, url, server=settings) as nodes, peer(nodes.one) as speaker:
         async with viewer(nodes.two) as far:
             await say(speaker)

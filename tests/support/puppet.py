@@ -14,6 +14,9 @@ class Puppet(MemoryState):
         self.condition: Condition = "ok"
         self.answer: bool | None = True
         """To whoever reserves."""
+        self.wait_s: float | None = 0.0
+        """To whoever starts."""
+        self.started: list[tuple[str, int]] = []
         self.notices: Notices
         self.claims: dict[str, int] = {}
         self.watched: set[str] = set()
@@ -54,3 +57,7 @@ class Puppet(MemoryState):
 
     def release(self, holder: str, lease: str) -> None:
         self.leases.remove((holder, lease))
+
+    async def start(self, holder: str, most: int) -> float | None:
+        self.started.append((holder, most))
+        return self.wait_s

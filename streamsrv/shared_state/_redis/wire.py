@@ -7,6 +7,7 @@
 ``PREFIX:node:NODE``       key, expiring: this node lives, and Redis takes what is written.
 ``PREFIX:speaker:STREAM``  key, expiring: which node serves the stream, ``EPOCH NODE``.
 ``PREFIX:share:HASH``      key, expiring: a sorted set of leases by the Redis clock's time at which each runs out.
+``PREFIX:starts:HASH``     key, expiring: a list of the Redis clock's times at which something began, newest first.
 
 Everything read is untrusted: bounded, decoded strictly, and only ever a hint.
 """
@@ -112,4 +113,12 @@ class Names:
 
     def share(self, holder: str) -> str:
         """An API key opens doors, so only its hash goes out."""
-        return f"{self._prefix}:share:{hashlib.sha256(b'streamsrv share ' + holder.encode()).hexdigest()[:32]}"
+        return f"{self._prefix}:share:{_hash(holder)}"
+
+    def starts(self, holder: str) -> str:
+        """As ``share``."""
+        return f"{self._prefix}:starts:{_hash(holder)}"
+
+
+def _hash(holder: str) -> str:
+    return hashlib.sha256(b"streamsrv share " + holder.encode()).hexdigest()[:32]
