@@ -86,9 +86,12 @@ async def _write(response: web.StreamResponse, text: str) -> None:
 
 
 def _block(told: Told | None, said: Said) -> str:
-    """One event; finals have an id to go on from.  JSON has no raw line breaks, so it is one line."""
+    """One event; stored finals have an id to go on from.  JSON has no raw line breaks, so it is one line.
+
+    A final that only a spool has gets none: when it is stored, others may stand before it that were told meanwhile.
+    """
     kind, text = said
     named = ""
-    if told is not None and isinstance(told.event, events.Final):
+    if told is not None and isinstance(told.event, events.Final) and told.event.durable == "store":
         named = f"id: {told.stream}:{told.event.channel}:{told.event.segment}\n"
     return f"{named}event: {kind}\ndata: {text}\n\n"

@@ -133,6 +133,15 @@ async def test_it_goes_on_after_the_last_final(tmp_path: Path, how: str) -> None
         assert found.finals == (await names(server))[2:]
 
 
+async def test_a_final_that_only_a_spool_has_is_no_place_to_go_on_from(tmp_path: Path) -> None:
+    async with running(tmp_path) as server, source(server) as heard:
+        for segment, durable in enumerate(("store", "spool")):
+            told = msgspec.structs.replace(final(segment), durable=durable)
+            server.app[FANOUT].tell(KEY, told)
+        named = [(await heard.until("final")).fields.get("id") for _ in range(2)]
+    assert named == ["s:0:0", None]
+
+
 async def test_silence_is_filled_with_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PING_S", 0.01)
     async with running(tmp_path) as server, source(server) as found:

@@ -36,8 +36,9 @@ async def _watch(
     http: aiohttp.ClientSession, interview: str, port: int, seen: list[Shown], clock: Callable[[], float]
 ) -> None:
     query = {"role": "viewer"}
-    if seen:
-        last = seen[-1]
+    stored = [final for final in seen if final.durable == "store"]
+    if stored:
+        last = stored[-1]
         query["after"] = f"{last.stream}:{last.channel}:{last.segment}"
     url = f"ws://{HOST}:{port}/transcription/stream/{interview}"
     async with asyncio.timeout(SILENT_S):
