@@ -100,3 +100,27 @@ async def test_deleting_takes_streams_from_their_owners_first(
     assert await one.delete_interview("talk")
     assert [type(answer) for answer in answers] == [NotFound, NotFound]
     assert await database["segments"].count_documents({}) == 0
+
+
+async def test_a_stream_that_begins_between_look_and_mark_keeps_the_interview_live(
+    nodes: list[MongoStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamsrv.stores.mongo import places
+
+    one, two = nodes
+    _, key = await begin(one)
+    take = places.take
+    begun: list[str] = []
+
+    async def interrupted(*arguments: Any) -> int:
+        if not begun:
+            begun.append("s2")
+            await begin(two, stream="s2")
+        return await take(*arguments)
+
+    monkeypatch.setattr(places, "take", interrupted)
+    assert await one.end_stream(key, stats=StreamStats(), now_ms=NOW_MS)
+    assert begun
+    found = await one.interview("talk")
+    assert found is not None
+    assert found.status == "live"
