@@ -105,7 +105,7 @@ def _many(count: int, seconds: float, said: object) -> tuple[Script, ...]:
 
 def _flushes(count: int) -> tuple[Script, ...]:
     """Short ones, each flushed at the end of its last word."""
-    return tuple(tones(90 + n, 2.0) for n in range(count))
+    return tuple(tones(90 + n, 1.8) for n in range(count))
 
 
 async def measure(wanted: Sequence[Row]) -> list[Done]:

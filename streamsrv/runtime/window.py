@@ -149,7 +149,7 @@ class WindowEar:
             self._let_go(lane)
         elif question is not None:
             if question.final:
-                self._ended(lane, question.segment)
+                self._ended(lane, question)
             self._answered(self._answer(question, heard))
 
     def told(self, trouble: Trouble, active: bool) -> None:
@@ -202,11 +202,14 @@ class WindowEar:
         )
         return Task(window=window, samples=samples, position=position)
 
-    def _ended(self, lane: _Lane, segment: int) -> None:
-        """A segment has its final: its audio is not asked about any more."""
-        lane.starts.pop(segment, None)
+    def _ended(self, lane: _Lane, question: Hear) -> None:
+        """A segment has its final: its audio is not asked about any more.
+
+        What lies behind its end is the next segment's, although a partial may have given it to the engine already.
+        """
+        lane.starts.pop(question.segment, None)
         if self._owns(lane) and lane.attention is not None:
-            lane.attention.forget(min(lane.starts.values(), default=lane.fed))
+            lane.attention.forget(min(lane.starts.values(), default=min(question.stop, lane.fed)))
 
     def _let_go(self, lane: _Lane) -> None:
         """Free what the engine remembers, unless a thread is at it: then when that is back."""

@@ -439,3 +439,17 @@ async def test_everyone_is_told_when_partials_thin_out_and_when_that_is_over() -
         assert session.troubles == [("load", True), ("load", False)]
         session.ask(1, final=True, segment=2, start=2 * SECOND, stop=3 * SECOND)
         assert (await session.answer(1)).every_s == pytest.approx(0.5)
+
+
+async def test_what_a_partial_heard_behind_a_cut_belongs_to_the_next_segment() -> None:
+    """A segment too long is cut where it is quiet, before what its newest partial heard already."""
+    engine = ScriptedEngine()
+    async with scheduling(engine) as scheduler:
+        session = Session(scheduler)
+        session.ask(0, stop=3 * SECOND)
+        await session.answer(0)
+        session.ask(1, final=True, stop=2 * SECOND)
+        assert texts(await session.answer(1)) == "w0 w1 w2 w3"
+        session.ask(2, final=True, segment=1, start=2 * SECOND, stop=4 * SECOND)
+        assert texts(await session.answer(2)) == "w4 w5 w6 w7"
+    assert engine.faults == []
