@@ -43,6 +43,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
     """Known by construction; empty for a recording."""
     text: str = ""
     """What is said before the flushed part, when somebody wrote it down."""
+    expected: frozenset[str] = frozenset()
+    """What a guard would find and is right: ``warning suspect_audio`` for tones, which are no speech."""
 
     @property
     def duration_ms(self) -> int:
