@@ -115,6 +115,7 @@ async def _until_there(rooms: Rooms, settings: MongoSettings) -> None:
             await rooms.meta.find_one({"_id": "schema"})
             return
         except PyMongoError as error:
+            failures.heed_cancellation()
             if not isinstance(error, ConnectionFailure) or failures.hopeless(error) or loop.time() >= end:
                 raise failures.unusable(error, settings.start_within_s) from error
             if not told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -35,6 +36,17 @@ def translated() -> Iterator[None]:
         yield
     except PyMongoError as error:
         raise unavailable(error) from error
+
+
+def heed_cancellation() -> None:
+    """End the task if it was told to end: the driver may have taken that for a failure of the network.
+
+    Raises:
+        asyncio.CancelledError: it was.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def unavailable(error: PyMongoError) -> StoreUnavailable:

@@ -16,7 +16,7 @@ from pymongo.errors import PyMongoError
 
 from streamsrv import telemetry
 from streamsrv.stores.base import JobError, StreamKey
-from streamsrv.stores.mongo import jobs
+from streamsrv.stores.mongo import failures, jobs
 from streamsrv.stores.mongo.documents import SCHEMA, Rooms, date
 
 BEATS: Final = 6
@@ -65,6 +65,7 @@ class Nodes:
                 await self.give_up()
             except PyMongoError as error:
                 log.debug("nodes.unseen", error=type(error).__name__)
+            failures.heed_cancellation()
             await asyncio.sleep(pause_s)
 
     async def beat(self) -> None:

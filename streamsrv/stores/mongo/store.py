@@ -123,6 +123,7 @@ class MongoStore:
                 )
             except PyMongoError as error:
                 log.debug("mongo.not_mended", error=type(error).__name__)
+            failures.heed_cancellation()
             await asyncio.sleep(MEND_EVERY_S)
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:

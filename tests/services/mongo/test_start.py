@@ -87,3 +87,25 @@ async def test_the_indexes_are_made(settings: MongoSettings, database: AsyncData
     scheduled = [("status", 1), ("scheduledAt", 1)]
     assert scheduled in [list(index.document["key"].items()) for index in client.INDEXES["interviews"]]
     assert set(client.INDEXES) <= set(rooms(database)._fields)
+
+
+async def test_a_store_is_closed_at_once_whatever_it_was_about(settings: MongoSettings) -> None:
+    """The driver takes a cancellation in mid-request for a failure of the network."""
+    for steps in range(12):
+        store = MongoStore(settings)
+        await store.open()
+        for _ in range(steps):
+            await asyncio.sleep(0.0005)
+        async with asyncio.timeout(5):
+            await store.close()
+
+
+async def test_an_opening_that_is_called_off_ends_at_once(own_mongo: MongoServer) -> None:
+    own_mongo.pause()
+    for wait_s in (0.0, 0.01, 0.05, 0.3):
+        store = MongoStore(MongoSettings(url=own_mongo.url, timeout_s=5, start_within_s=60))
+        opening = asyncio.create_task(store.open())
+        await asyncio.sleep(wait_s)
+        opening.cancel()
+        await asyncio.wait([opening], timeout=3)
+        assert opening.cancelled()
