@@ -38,7 +38,7 @@ async def test_redis_keeps_what_it_acknowledged(own_redis: RedisServer) -> None:
 
 
 async def test_mongo_keeps_what_it_acknowledged(own_mongo: MongoServer) -> None:
-    client: Client = AsyncMongoClient(own_mongo.url, socketTimeoutMS=500, retryWrites=False, retryReads=False)
+    client: Client = AsyncMongoClient(own_mongo.url, socketTimeoutMS=500, retryWrites=False)
     async with client:
         numbers = client["test"]["numbers"]
         for number in range(100):
