@@ -30,6 +30,12 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def _as_from_a_terminal() -> None:
+    """The server respects signals that are ignored when it starts, as under nohup or in the background of a script."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Served:
     """``tests.support.real_server`` on a folder.
 
@@ -80,6 +86,7 @@ class Served:
             *flags,
             cwd=ROOT,
             env={**os.environ, **self._environment},
+            preexec_fn=_as_from_a_terminal,
             stdout=asyncio.subprocess.PIPE,
         )
         self._reading = asyncio.create_task(self._read())
