@@ -28,6 +28,8 @@ from tests.adversity.runs.services import Services
 from tests.adversity.runs.stage import Stage
 from tests.models import tone
 
+WHOLE_WITHIN_S = 150.0
+"""A run that has not come to its end by then broke, whatever it waits for."""
 AT_ONCE = 4
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
@@ -71,7 +73,8 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     place = folder / f"{plan.shape}-{plan.seed}"
     shutil.rmtree(place, ignore_errors=True)
     try:
-        ledger, complaints = await perform(plan, folder, place, services)
+        async with asyncio.timeout(WHOLE_WITHIN_S):
+            ledger, complaints = await perform(plan, folder, place, services)
     except Exception as failure:
         ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
     faults = " ".join(fault.short for fault in plan.faults) or "nothing"
