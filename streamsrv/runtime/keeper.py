@@ -107,6 +107,8 @@ class Keeper:
     def put(self, job: Job) -> None:
         """Take a job; never waits."""
         self._jobs.append(_Waiting(job))
+        if not isinstance(job, Note):  # what goes before it must not wait for company
+            self._store.hurry()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
         elif self._away:
@@ -219,7 +221,10 @@ class Keeper:
                 return Settled() if taken else Outdated()
 
     async def _flush_anchors(self) -> bool:
-        return not self._anchors or await self._progress(self.restarts)
+        if not self._anchors:
+            return True
+        self._store.hurry()
+        return await self._progress(self.restarts)
 
     async def _progress(self, restarts: tuple[Position, ...]) -> bool:
         anchors = tuple(self._anchors)

@@ -218,9 +218,14 @@ class TranscriptStore(Protocol):
     async def keep_progress(self, key: StreamKey, restarts: tuple[Position, ...], anchors: tuple[Anchor, ...]) -> bool:
         """Store restart points per channel and add new anchors, durably.
 
+        It may wait a moment for company; ``hurry`` ends that.
+
         Returns:
             False when a newer epoch owns the stream.
         """
+
+    def hurry(self) -> None:
+        """A final waits behind: what waits for company, or is put next, is written at once."""
 
     async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
         """Mark the stream ended; the interview is completed when none of its streams is live.

@@ -125,6 +125,9 @@ class MemoryStore:
         self._change(key.stream, restarts=restarts, anchors=(*record.anchors, *anchors))
         return True
 
+    def hurry(self) -> None:
+        pass
+
     async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
         self._called("end")
         if not self._owns(key):

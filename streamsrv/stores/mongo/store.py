@@ -184,6 +184,9 @@ class MongoStore:
         self._require_open()
         return await self._moves.put(streams.Moved(key, restarts, anchors))
 
+    def hurry(self) -> None:
+        """Nothing waits for company here."""
+
     async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
         end = streams.end(self._rooms, key, stats=stats, now_ms=now_ms, order=self._order(), completed=self._stored)
         return await self._run(end)

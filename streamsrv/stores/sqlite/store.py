@@ -133,6 +133,9 @@ class SqliteStore:
             partial(writes.keep_progress, key=key, restarts=text), single=True, urgent=False
         )
 
+    def hurry(self) -> None:
+        self._writer.hurry()
+
     async def end_stream(self, key: StreamKey, *, stats: StreamStats, now_ms: int) -> bool:
         work = partial(writes.end_stream, key=key, stats=stats, now_ms=now_ms, order=self._order())
         taken = await self._writer.submit(work)

@@ -141,6 +141,10 @@ class Writer:
         self._wake(urgent=urgent)
         return future
 
+    def hurry(self) -> None:
+        """What waits for company, or is queued next, goes at once."""
+        self._urgent.set()
+
     def _wake(self, *, urgent: bool) -> None:
         if urgent and not self._urgent.is_set():
             self._urgent.set()
