@@ -5,16 +5,12 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int16_t, int64_t
 from libc.string cimport memset
 
+from streamsrv._native.energies cimport gain_over, quietest_boundary
 from streamsrv._native.frame cimport amplify, bits, variance
 from streamsrv._native.ring cimport RingBuffer
 
 # A voiced frame must have so many times the energy of the noise floor (4 dB): a hum, a fan or a hiss does not.
 cdef double STANDS_OUT = 2.5
-# The detector hears frames louder, by a power of two, as long as that leaves the noise floor at or below -54 dBFS: its
-# models expect speech near full scale, and take noise above about -35 dBFS for speech.
-cdef double LOUDEST_FLOOR = 4_274.0     # int16 units squared
-# Gain of a frame before which nothing is known: the first of a stream.
-cdef int FIRST_GAIN = 8
 
 # Kinds of the tuples that advance, flush and finish give.
 BEGAN = 0
@@ -129,7 +125,7 @@ cdef class Segmenter:
 
         The utterance ends too when the last three frames were unvoiced; otherwise its next segment opens there.
         """
-        cdef list told = []
+        cdef list told = [] if self._state == FINISHED else self._hear_all(now)
         self._announce_rest(told)
         if self._state == SPEAKING and self.position > self._start:
             self._close(told, self.position, "flush", self._unvoiced >= TRAILING)
@@ -154,9 +150,8 @@ cdef class Segmenter:
 
     def finish(self, double now):
         """Decide the rest, its last frame padded with silence, and close for good.  Returns a list as ``advance``."""
-        cdef list told = self.advance(now)
+        cdef list told = self._hear_all(now)
         cdef int64_t rest = self.ring.end - self.position
-        told = [] if told is None else told
         if rest > 0:
             told = self._step(now, rest, told)
         self._announce_rest(told)
@@ -166,18 +161,28 @@ cdef class Segmenter:
         self._judge(self.position // FRAME)
         return told
 
+    cdef list _hear_all(self, double now):
+        """Decide all whole frames for good, also those that `advance` would hear again later."""
+        cdef list told = self.advance(now) or []
+        if self._unsure and self.position > self._begin:
+            self._hear_again()
+            told += self.advance(now) or []
+        return told
+
     # --- one frame ------------------------------------------------------------------------------------------------
 
     cdef list _step(self, double now, int64_t count, list told):
         """Decide the frame at `position`, of which `count` samples exist; `told` is made when there is something."""
         cdef int64_t frame = self.position // FRAME
         cdef int64_t slot = frame & (MEMORY - 1)
-        cdef double noise = self._floor(frame)
-        cdef bint voiced = self._decide_frame(self.position, count, self._gain(noise))
-        # Too little before it to know the noise, only in the first half second of a stream: the detector alone decides.
-        voiced = voiced and (frame - self._known < PRIMING or self._energy[slot] >= STANDS_OUT * noise)
+        cdef int64_t heard = max(frame, self._heard)
+        cdef double noise = self._floor(heard)
+        cdef bint voiced = self._decide_frame(self.position, count, gain_over(noise, self._most_gain))
+        # Too little is heard to know the noise, only in the first half second of a stream: the detector alone decides.
+        voiced = voiced and (heard - self._known < PRIMING or self._energy[slot] >= STANDS_OUT * noise)
         self._voice[slot] = voiced
-        self._arrival[slot] = now
+        if frame == heard:
+            self._arrival[slot] = now
         self.position += count
         self._mask = ((self._mask << 1) | voiced) & ((1 << WINDOW) - 1)
         self._unvoiced = 0 if voiced else self._unvoiced + 1
@@ -192,12 +197,17 @@ cdef class Segmenter:
             self._voiced = bits(self._mask)
             return self._step_bursting(told)
         self._judge(self._soonest() // FRAME)
-        if self._mask == 0 and self.position - self._last_reset >= SPACING and self.position % GRID == 0:
+        if self._unsure and self.position - self._begin >= SPACING:
+            self._hear_again()
+        elif self._mask == 0 and self.position >= self._heard * FRAME and self.position - self._last_reset >= SPACING and self.position % GRID == 0:
             self._restart_here()
         return told
 
     cdef list _step_bursting(self, list told):
         if self._voiced >= self._shortest or self.position - self._first >= BURST * FRAME:
+            if self._unsure and self._first - self._preroll > self._begin:
+                self._hear_again()
+                return told
             told = [] if told is None else told
             self._announce(told)
             return self._step_speaking(told)
@@ -245,14 +255,6 @@ cdef class Segmenter:
             self._scanned += 1
         return self._energy[self._quietest_frame & (MEMORY - 1)]
 
-    cdef int _gain(self, double noise) noexcept nogil:
-        cdef int gain = self._most_gain
-        if noise < 0.0:
-            return min(gain, FIRST_GAIN)
-        while gain > 1 and noise * gain * gain > LOUDEST_FLOOR:
-            gain //= 2
-        return gain
-
     # --- restart points -------------------------------------------------------------------------------------------
 
     cdef int _prime(self) except -1:
@@ -266,6 +268,23 @@ cdef class Segmenter:
             for at in range(at, self._begin, FRAME):
                 self._load(at, FRAME, samples)
             self._settle()
+        self._unsure = self._known * FRAME >= self._begin
+        return 0
+
+    cdef int _hear_again(self) except -1:
+        """Back to the beginning, with what was learned since: there neither the noise nor the gain was known, and soft
+        speech from the first sample on, or a word cut in two, was missed."""
+        cdef int64_t here = self.position // FRAME
+        cdef int gain = gain_over(self._floor(here), self._most_gain)
+        self._reset()
+        for _ in range(WARMING):        # with the least there was: the last frames may be speech
+            self._decide_frame(self._quietest_frame * FRAME, FRAME, gain)
+        self._heard = here
+        self._mask = 0
+        self.position = self._begin
+        self._unvoiced = 0
+        self._state = QUIET
+        self._unsure = False
         return 0
 
     cdef int _restart_here(self) except -1:
@@ -282,7 +301,7 @@ cdef class Segmenter:
         self._reset()
         self._mask = 0
         self._known = max(self._known, here - PRIMING)
-        gain = self._gain(self._floor(here))
+        gain = gain_over(self._floor(here), self._most_gain)
         for frame in range(max(self._known, here - WARMING), here):
             self._decide_frame(frame * FRAME, FRAME, gain)
         return 0
@@ -302,6 +321,8 @@ cdef class Segmenter:
         """No segment that is not announced yet begins before."""
         if self._state == SPEAKING:
             return self.position
+        if self._unsure:
+            return self._begin
         if self._state == BURSTING:
             return self._first - self._preroll
         return (self._first_voiced() if self._mask else self.position) - self._preroll
@@ -321,6 +342,7 @@ cdef class Segmenter:
 
     cdef void _announce(self, list told):
         cdef int i
+        self._unsure = False
         self._start = max(self._first - self._preroll, self._stop)
         self._judge(self._start // FRAME)
         self._state = SPEAKING
@@ -358,25 +380,11 @@ cdef class Segmenter:
 
     cdef int64_t _quietest(self, int64_t after, bint pause) noexcept:
         """Where to cut an open segment: the quietest frame boundary after `after`, of the last quarter of the longest
-        segment, that is allowed; the newest one when there is none.  With `pause` it must have at most half the energy
-        of the loudest one: in a sound that goes on there is no place to cut."""
-        cdef int64_t newest = self.position // FRAME
+        segment, that is allowed; the newest one when there is none, or, with `pause`, no pause."""
         cdef int64_t lowest = max(self.position - self._longest // 4, max(self._start, after) + AROUND * FRAME)
-        cdef int64_t boundary, i, best = newest
-        cdef double energy, least = -1.0, most = 0.0
         if self._earliest <= self.position:
             lowest = max(lowest, self._earliest)
-        for boundary in range((lowest + FRAME - 1) // FRAME, newest - AROUND + 1):
-            energy = 0.0
-            for i in range(boundary - AROUND, boundary + AROUND):
-                energy += self._energy[i & (MEMORY - 1)]
-            if least < 0.0 or energy <= least:
-                least = energy
-                best = boundary
-            most = max(most, energy)
-        if pause and 2.0 * least > most:
-            best = newest
-        return best * FRAME
+        return FRAME * quietest_boundary(self._energy, (lowest + FRAME - 1) // FRAME, self.position // FRAME, pause)
 
     cdef void _judge(self, int64_t until) noexcept:
         """Frames before `until` that are in no segment are silence now; keep the loudest 100 ms of it."""

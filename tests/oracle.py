@@ -155,6 +155,9 @@ class SegmenterOracle:
         self.energies: dict[int, float] = {}  # by frame
         self.heard_from = begin // FRAME  # first frame the noise floor knows
         self.forget_before = begin // FRAME  # frames before do not count for an onset
+        self.at = begin // FRAME  # the frame that is decided next
+        self.heard = 0  # frames before are decided for the second time
+        self.unsure = begin == 0  # nothing is announced yet of a stream whose noise is not known
         self.burst: int | None = None  # first voiced frame
         self.first = 0  # first voiced frame of the newest burst
         self.start: int | None = None  # of the open segment
@@ -166,11 +169,33 @@ class SegmenterOracle:
         self.now = now
         if self.begin:
             self.prime(self.begin)
-        for frame in range(self.begin // FRAME, len(self.samples) // FRAME):
-            self.step(frame)
+        self.step_all()
         return self.told
 
+    def step_all(self) -> None:
+        while self.at < len(self.samples) // FRAME:
+            self.at += 1
+            self.step(self.at - 1)
+
+    def hear_again(self) -> None:
+        """All from the first frame on, with the noise and the gain that are known now."""
+        self.unsure = False
+        self.heard = self.at
+        self.reset()
+        quietest = min(range(max(self.heard_from, self.at - FLOOR), self.at), key=self.energy)
+        for _ in range(WARMING):
+            self.ask(quietest, self.gain(self.energy(quietest)))
+        self.burst = None
+        self.voiced.clear()
+        self.forget_before = self.at = 0
+
+    def hear_rest_again(self) -> None:
+        if self.unsure and self.at:
+            self.hear_again()
+            self.step_all()
+
     def finish(self) -> list[Told]:
+        self.hear_rest_again()
         rest = len(self.samples) % FRAME
         frame = len(self.samples) // FRAME
         if rest and frame * FRAME >= self.begin:
@@ -179,6 +204,7 @@ class SegmenterOracle:
         return self.told
 
     def flush(self) -> list[Told]:
+        self.hear_rest_again()
         frame = len(self.samples) // FRAME - 1
         self.close_rest("flush", self.unvoiced_run(frame) >= TRAILING)
         return self.told
@@ -213,6 +239,7 @@ class SegmenterOracle:
         return self.energies[frame]
 
     def floor(self, frame: int) -> float | None:
+        frame = max(frame, self.heard)
         before = range(max(self.heard_from, frame - FLOOR), frame)
         return min(map(self.energy, before)) if before else None
 
@@ -247,13 +274,17 @@ class SegmenterOracle:
     def step(self, frame: int) -> None:
         floor = self.floor(frame)
         verdict = self.ask(frame, self.gain(floor))
-        known = frame - self.heard_from >= PRIMING
+        known = max(frame, self.heard) - self.heard_from >= PRIMING
         self.voiced[frame] = verdict and (floor is None or not known or self.energy(frame) >= STANDS_OUT * floor)
         position = min((frame + 1) * FRAME, len(self.samples))
         if self.start is None and self.burst is None:
             voiced = self.window(frame)
             if len(voiced) >= ONSET:
                 self.burst = self.first = voiced[0]
+            elif self.unsure and position >= SPACING:
+                return self.hear_again()
+            elif frame < self.heard - 1:
+                pass
             elif not voiced and position % GRID == 0 and position - max([self.begin, *self.resets]) >= SPACING:
                 self.resets.append(position)
                 self.prime(position)
@@ -267,6 +298,8 @@ class SegmenterOracle:
         assert self.burst is not None
         voiced = sum(self.voiced[f] for f in range(self.burst, frame + 1))
         if voiced >= self.shortest or position - self.burst * FRAME >= BURST * FRAME:
+            if self.unsure and self.burst * FRAME > self.preroll:
+                return self.hear_again()
             self.announce(self.burst, position)
         elif self.unvoiced_run(frame) >= self.hangover:
             self.burst = None
@@ -274,6 +307,7 @@ class SegmenterOracle:
 
     def announce(self, first_frame: int, position: int) -> None:
         self.burst = None
+        self.unsure = False
         self.start = max(first_frame * FRAME - self.preroll, self.stop)
         self.told.append((0, self.start, position))
 

@@ -1,6 +1,7 @@
 cimport cython
 from libc.stdint cimport int16_t, int64_t
 
+from streamsrv._native.energies cimport AROUND, MEMORY
 from streamsrv._native.frame cimport FRAME
 from streamsrv._native.ring cimport RingBuffer
 
@@ -15,14 +16,9 @@ cdef enum:
     PRIMING = 24
     # The last of them are also heard by the detector that was just reset, so that it does not take noise for speech.
     WARMING = 6
-    # Frames remembered, for the noise floor, the search for the quietest place and the judging of silence.  The oldest
-    # is overwritten; nothing looks further back (at most pre-roll 50 + BURST + WINDOW + LOUDNESS).  A power of two.
-    MEMORY = 256
     # A burst that is still too short for an utterance after so many frames (3 s) is taken for one: it must not hold
     # the ring for ever.
     BURST = 150
-    # Frames on either side of a boundary whose energy says how quiet it is there.
-    AROUND = 3
     # Unvoiced frames at the end that let a flush end the utterance too.
     TRAILING = 3
     # The noise floor is the quietest of so many frames before (2 s).
@@ -58,6 +54,7 @@ cdef class Segmenter:
     cdef int _waiting
     cdef int64_t _last_reset
     cdef bint _primed
+    cdef bint _unsure                   # nothing before `begin` is known, and nothing since is decided for good
 
     cdef unsigned int _mask             # newest frames of the onset window, lowest bit newest
     cdef int64_t _first                 # first voiced sample of the burst
@@ -71,21 +68,23 @@ cdef class Segmenter:
     cdef double _energy[MEMORY]         # variance of each frame, int16 units squared
     cdef int64_t _quietest_frame        # of those the noise floor looks at, among the scanned
     cdef int64_t _scanned               # frames before were compared
+    cdef int64_t _heard                 # frames before are heard again
     cdef char _voice[MEMORY]
     cdef double _arrival[MEMORY]
     cdef int64_t _judged                # frames before are judged: in a segment or silence
     cdef int _silent_run
     cdef double _loudest                # of discarded 100 ms
 
+    cdef list _hear_all(self, double now)
     cdef list _step(self, double now, int64_t count, list told)
     cdef list _step_bursting(self, list told)
     cdef list _step_speaking(self, list told)
     cdef int _decide_frame(self, int64_t at, int64_t count, int gain) except -1
     cdef void _load(self, int64_t at, int64_t count, int16_t *samples) noexcept nogil
     cdef double _floor(self, int64_t frame) noexcept nogil
-    cdef int _gain(self, double noise) noexcept nogil
     cdef int _prime(self) except -1
     cdef int _restart_here(self) except -1
+    cdef int _hear_again(self) except -1
     cdef int _settle(self) except -1
     cdef void _offer_points(self) noexcept
     cdef int64_t _soonest(self) noexcept

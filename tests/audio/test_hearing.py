@@ -13,6 +13,7 @@ import soxr  # type: ignore[import-untyped]
 from streamsrv.commands import Options
 from tests.audio.listening import Listening
 from tests.audio.sounds import Floats, at_level, band, hiss, hum, person, silence, square, to_int16
+from tests.support.speech import voice
 
 SPACE = silence(1)
 
@@ -31,12 +32,36 @@ def covered(listening: Listening, sound: Floats) -> float:
     return float((loud & inside).sum() / loud.sum())
 
 
+def inside_words(speech: Floats) -> list[int]:
+    """Samples, 60 ms apart, that 240 ms of nothing but speech follow."""
+    frames = speech[: len(speech) // 320 * 320].reshape(-1, 320).var(axis=1)
+    loud = frames > np.percentile(frames, 95) / 30
+    return [at * 320 for at in range(0, len(loud) - 12, 3) if loud[at : at + 12].all()]
+
+
 @pytest.mark.parametrize("dbfs", [-12, -26, -40, -50, -60, -66])
 def test_a_person_is_heard_from_near_and_far(dbfs: float) -> None:
     sound = np.concatenate([SPACE, at_level(person(), dbfs), SPACE])
     listening = heard(sound).finish()
     assert covered(listening, sound) > 0.97
     assert 2 <= len(listening.segments()) <= 8
+
+
+@pytest.mark.parametrize("dbfs", [-20, -26, -40, -50, -60])
+def test_a_stream_that_begins_in_the_middle_of_a_word_loses_none_of_it(dbfs: float) -> None:
+    speech = at_level(person(), dbfs)
+    places = inside_words(speech)
+    assert len(places) > 15
+    for place in places:
+        listening = heard(np.concatenate([speech[place : place + 48_000], SPACE])).finish()
+        assert listening.segments()[0][0] == 0, place
+
+
+@pytest.mark.parametrize("quiet_s", [0.4, 0.5, 0.7, 0.9])
+def test_a_silence_that_is_heard_again_stays_silence(quiet_s: float) -> None:
+    loud = voice(2.0)
+    listening = Listening().hear(bytes(round(quiet_s * 16_000) * 2) + loud + bytes(32_000), 640).finish()
+    assert listening.segments()[0][0] >= (quiet_s - 0.3) * 16_000 - 320
 
 
 @pytest.mark.parametrize("dbfs", [-20, -30, -40])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,8 @@ from tests.oracle import FRAME, SegmenterOracle
 
 KNOBS = {"preroll": 4_800, "hangover": 20, "shortest": 10, "longest": 320_000}
 QUIET, LOUD = 2, 2_000
+SOFT = 30
+"""Heard only with more gain than noise of this loudness leaves."""
 
 
 class Detector:
@@ -168,11 +170,18 @@ PAUSES = st.lists(
 )
 
 
-@given(PAUSES, st.sampled_from([0, 4_800, 16_000]), st.sampled_from([5, 20]))
+@given(
+    PAUSES,
+    st.sampled_from([0, 4_800, 16_000]),
+    st.sampled_from([5, 20]),
+    st.lists(st.tuples(st.sampled_from([1, SOFT, LOUD]), st.integers(1, 30)), max_size=4),
+)
 def test_a_run_that_begins_at_a_restart_point_finds_the_same(
-    pauses: list[tuple[int, int, int, int]], preroll: int, hangover: int
+    pauses: list[tuple[int, int, int, int]], preroll: int, hangover: int, first: list[tuple[int, int]]
 ) -> None:
-    samples = speech(*(run for pause, low, words, high in pauses for run in ((low, pause), (high, words))), (QUIET, 90))
+    samples = speech(
+        *first, *(run for pause, low, words, high in pauses for run in ((low, pause), (high, words))), (QUIET, 90)
+    )
     whole = Bench(moody=True, preroll=preroll, hangover=hangover, most_gain=32)
     points = {0}
     for at in range(0, len(samples), FRAME):
@@ -215,6 +224,48 @@ def test_four_of_six_frames_begin_speech_and_the_preroll_belongs_to_it() -> None
     assert bench.boundaries == []
     bench.feed(tone(LOUD, 1))
     assert bench.boundaries == [(BEGAN, 30 * FRAME - 4_800, 36 * FRAME)]
+
+
+def test_a_soft_word_from_the_first_sample_on_is_heard_when_it_is_quiet_again() -> None:
+    bench = Bench(most_gain=32)
+    bench.feed(speech((SOFT, 12)), now=1.0)
+    bench.feed(speech((1, 35)), now=2.0)
+    assert bench.boundaries == []
+    bench.feed(speech((1, 1)), now=3.0)
+    assert bench.boundaries == [(BEGAN, 0, 10 * FRAME), (ENDED, 32 * FRAME, 12 * FRAME, 1.0, "vad", True, 32 * FRAME)]
+
+
+def test_speech_that_is_heard_late_begins_where_it_began() -> None:
+    bench = Bench(most_gain=32, preroll=0)
+    bench.feed(speech((SOFT, 30), (1, 1), (SOFT, 20)))
+    assert starts(bench.told) == [0]
+
+
+@pytest.mark.parametrize("close", [Bench.flush, Bench.finish])
+def test_a_soft_word_from_the_first_sample_on_is_heard_at_an_early_end(close: Callable[[Bench], list[Told]]) -> None:
+    bench = Bench(most_gain=32)
+    bench.feed(speech((SOFT, 12), (1, 8)))
+    assert bench.boundaries == []
+    close(bench)
+    assert starts(bench.told) == [0]
+    assert [end[0] for end in ends(bench.told)] == [20 * FRAME]
+
+
+@pytest.mark.parametrize("close", [Bench.flush, Bench.finish, lambda bench: bench.feed(tone(SOFT, 200))])
+def test_soft_noise_from_the_first_sample_on_stays_noise(close: Callable[[Bench], list[Told]]) -> None:
+    bench = Bench(most_gain=32)
+    bench.feed(tone(SOFT, 40))
+    close(bench)
+    assert bench.boundaries == []
+
+
+def test_what_is_heard_a_second_time_is_kept_until_then_and_no_longer() -> None:
+    bench = Bench(most_gain=32)
+    bench.segmenter.keep_from((1 << 63) - 1)
+    bench.feed(tone(QUIET, 47))
+    assert bench.ring.start == 0
+    bench.feed(tone(QUIET, 1))
+    assert bench.ring.start == 24 * FRAME
 
 
 def test_three_of_six_do_not() -> None:
