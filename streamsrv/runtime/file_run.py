@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -107,8 +108,11 @@ class FileRun:
         """How far the slowest channel is: everything before is stored, or was silence."""
         return 0 if self._driver is None else max(self.resume_at, self._driver.machine.settled)
 
-    async def work(self, cage: Cage) -> Heard:
+    async def work(self, cage: Cage, *, begun: Callable[[], None] = lambda: None) -> Heard:
         """Hear it to its end.  When it is cancelled or fails, everything is left as by a crash: to be gone on with.
+
+        Args:
+            begun: called when its first audio is taken.
 
         Raises:
             UnsupportedMedia, BadMedia, MediaTooLong: nothing of it can be heard.
@@ -125,6 +129,7 @@ class FileRun:
             driver = self._driver = await self._begin(decoding.layout)
             driver.open(self.peer)
             self.begun_at = self._services.now()
+            begun()
             try:
                 return await self._hear(decoding, driver, first)
             finally:

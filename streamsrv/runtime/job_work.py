@@ -25,6 +25,7 @@ from streamsrv.facts import RATE_HZ
 from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.file_run import FileRun, FileServices, Heard
+from streamsrv.runtime.ongoing import Ongoing
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.uploads import Uploads
 from streamsrv.stores.base import Job, JobError, JobState, StreamKey, StreamStats
@@ -85,6 +86,7 @@ class Work:
         """The server died over and over while it heard this, and perhaps because of it."""
         self._means = means
         self._counted = False
+        self._waiting = Ongoing(log.bind(job=job.id), "job.waits", over="job.waits_no_more", level="info")
         self._run: FileRun | None = None
 
     @property
@@ -191,14 +193,15 @@ class Work:
             path = means.uploads.path(job.spooled)
             self._run = FileRun(means.services, means.engines, means.session, means.longest_s, job, path)
             try:
-                return await self._run.work(await means.decoders.cage())
+                cage = await means.decoders.cage()
+                return await self._run.work(cage, begun=self._waiting.passed)
             except DecoderLost as error:
                 if job.attempts + 1 >= MAX_ATTEMPTS:
                     raise
                 log.warning("job.again", error=error, job=job.id, attempts=job.attempts + 1)
                 await self._change(attempts=job.attempts + 1)
             except (Full, StoreUnavailable) as error:
-                log.info("job.waits", error=error.code, job=job.id)
+                self._waiting.came(error.code)
                 await asyncio.sleep(PAUSE_S)
 
     async def _cancel(self) -> None:

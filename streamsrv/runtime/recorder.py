@@ -24,6 +24,7 @@ from streamsrv.commands import Options
 from streamsrv.errors import Forbidden, StoreUnavailable
 from streamsrv.facts import RATE_HZ, Position
 from streamsrv.runtime.settings import ArchiveSettings
+from streamsrv.runtime.threads import call_on
 from streamsrv.runtime.tracks import FAULTS, Part, Piece, Track, join, look
 from streamsrv.stores.base import StreamKey
 
@@ -199,11 +200,7 @@ class Recorder:
 
     def on_loop(self, call: Callable[..., None], *args: object) -> None:
         """Call on the event loop, from the thread."""
-        if self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(call, *args)
-            except RuntimeError:  # the loop is closed: nobody is left to be told
-                return
+        call_on(self._loop, call, *args)
 
     def forget(self, recording: Recording) -> None:
         self._open.pop(recording, None)

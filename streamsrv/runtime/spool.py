@@ -20,11 +20,13 @@ from typing import TypeVar
 
 from streamsrv import telemetry
 from streamsrv.errors import StoreUnavailable
+from streamsrv.runtime.ongoing import Ongoing
 from streamsrv.runtime.settings import SpoolSettings
 from streamsrv.runtime.spooling import draining, lines
 from streamsrv.runtime.spooling.draining import Leftover
 from streamsrv.runtime.spooling.numbers import Numbers
 from streamsrv.runtime.spooling.page import ASIDE, SUFFIX, Name, Page, hash_of
+from streamsrv.runtime.threads import call_on
 from streamsrv.stores.base import StreamKey, TranscriptStore
 
 THREADS = 4
@@ -62,6 +64,10 @@ class Spool:
     ) -> None:
         self.active = False
         """Whether finals may be spooled: not before ``start``, nor when ``max_mb`` is 0 or the folder is unusable."""
+        self.failing = False
+        """Whether the disk did not do what it should, the last time; known to the threads."""
+        self._disk = Ongoing(log, "spool.failed", over="spool.writes_again", level="error")
+        self._fault = Ongoing(log, "spool.fault", over="spool.fault_over", level="error")
         self._folder = folder
         self._most_bytes = settings.max_mb * MIB
         self._store = store
@@ -178,16 +184,18 @@ class Spool:
 
     def on_loop(self, call: Callable[..., None], *args: object) -> None:
         """Call on the event loop, from a thread."""
-        if self._loop is not None:
-            try:
-                self._loop.call_soon_threadsafe(call, *args)
-            except RuntimeError:  # the loop is closed: nobody is left to be told
-                return
+        call_on(self._loop, call, *args)
 
     def failed(self, error: OSError) -> None:
         """The disk did not do what it should."""
         self._numbers.failures.inc()
-        log.error("spool.failed", error=error)
+        self.failing = True
+        self._disk.came(error)
+
+    def wrote(self) -> None:
+        """The disk did what it should, after a failure."""
+        self.failing = False
+        self._disk.passed()
 
     def deleted(self, page: Page) -> None:
         """A page's file is gone."""
@@ -229,8 +237,9 @@ class Spool:
         except StoreUnavailable:
             return False
         except Exception as error:  # one fault of ours must not end all later writing
-            log.error("spool.fault", error=error)
+            self._fault.came(error)
             return False
+        self._fault.passed()
         return True
 
     async def _drain_all(self) -> None:

@@ -13,6 +13,7 @@ import soundfile
 from aiohttp import ClientSession
 from playwright.async_api import Error, expect
 
+from streamsrv.events import AnyEvent, Final
 from streamsrv.runtime.engines import make_engine
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.server.speaker import Speaker
@@ -205,6 +206,30 @@ async def test_a_stream_that_ended_meanwhile_is_told(tmp_path: Path) -> None:
         server.streams.draining = False
         await one.sees("error")
         await expect(one["notice"]).to_contain_text("ended the stream")
+        await expect(one["notice-hint"]).to_contain_text("at the end may be missing")
+
+
+async def test_a_resume_that_comes_after_the_end_of_all_that_was_said_just_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line breaks at the last final: who comes back is refused with 410, and has lost nothing."""
+    put = Speaker.put
+
+    def break_off(self: Speaker, event: AnyEvent) -> None:
+        if isinstance(event, Final) and event.segment == 2:
+            return self.cut("test")
+        put(self, event)
+
+    monkeypatch.setattr(Speaker, "put", break_off)
+    recording = wav(tmp_path / "talk.wav", TALK)
+    async with running(tmp_path / "data") as server, seat(server.http) as one:
+        await one.choose(recording, "fast", "late")
+        await one["go"].click()
+        await one.sees("ended")
+        await expect(one["notice"]).to_be_hidden()
+        assert await one.lines() == [text for *_, text in await heard(tmp_path / "data", "late")]
+        late = server.numbers.registry.get_sample_value("streamsrv_refused_total", {"code": "stream_ended"})
+        assert late
 
 
 async def test_what_the_form_does_not_take_never_reaches_the_server(tmp_path: Path) -> None:

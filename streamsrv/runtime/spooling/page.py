@@ -68,8 +68,15 @@ class Desk(Protocol):
     def on_loop(self, call: Callable[..., None], *args: object) -> None:
         """Call on the event loop, from a thread."""
 
+    @property
+    def failing(self) -> bool:
+        """Whether the disk did not do what it should, the last time; may be asked from a thread."""
+
     def failed(self, error: OSError) -> None:
         """The disk did not do what it should."""
+
+    def wrote(self) -> None:
+        """The disk did what it should, after a failure."""
 
     def deleted(self, page: Page) -> None:
         """A page's file is gone."""
@@ -173,6 +180,8 @@ class Page:
             return False
         self._size += len(data)
         self._lines += len(bodies)
+        if self._desk.failing:
+            self._desk.on_loop(self._desk.wrote)
         return True
 
     def _append(self, data: bytes) -> None:
