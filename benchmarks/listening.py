@@ -35,17 +35,20 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """How late each frame went out against its intended time: the speaker's own fault, and part of every latency."""
 
 
-async def play(http: aiohttp.ClientSession, url: str, script: Script, frame_ms: int, *, after_s: float = 0.0) -> Heard:
+async def play(
+    http: aiohttp.ClientSession, url: str, script: Script, frame_ms: int, *, after_s: float = 0.0, pace: float = 1.0
+) -> Heard:
     """Speak a script.  Open loop: frame ``i`` goes out at zero + (i + 1) frames, when its last sample was spoken, and
     that time is never moved because anybody was late.
 
     Args:
         url: of the stream.
         after_s: pause before the first sample.
+        pace: seconds of audio sent per second.
     """
     socket = await http.ws_connect(url, params={"sample_rate": str(script.rate_hz)}, max_msg_size=0)
     count = -(-len(script.samples) // _bytes(script, frame_ms))
-    dues = [after_s + frame * frame_ms / 1000 for frame in range(1, count + 1)]
+    dues = [after_s + frame * frame_ms / 1000 / pace for frame in range(1, count + 1)]
     return await converse(socket, script, frame_ms, dues, first_s=after_s)
 
 

@@ -81,7 +81,9 @@ async def model_folder(wanted: str) -> AsyncIterator[Path]:
         yield await asyncio.to_thread(tone.make, Path(place) / wanted, size=size, quantization="int8")
 
 
-async def trial(port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms: int = FRAME_MS) -> Trial:
+async def trial(
+    port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms: int = FRAME_MS, pace: float = 1.0
+) -> Trial:
     """Everybody speaks a script of his own at once."""
     chance = random.Random(seed)
     heard, refused, told = Judged(), 0, 0
@@ -92,7 +94,7 @@ async def trial(port: int, scripts: Sequence[Script], *, seed: int = 1, frame_ms
             nonlocal refused, told
             place = f"ws://127.0.0.1:{port}/transcription/stream/trial-{seed}-{number}"
             try:
-                said = await play(http, place, script, frame_ms, after_s=chance.random() * PHASE_S)
+                said = await play(http, place, script, frame_ms, after_s=chance.random() * PHASE_S, pace=pace)
             except aiohttp.WSServerHandshakeError:
                 refused += 1
                 return

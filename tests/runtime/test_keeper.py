@@ -72,7 +72,7 @@ async def keeper_of(store: SqliteStore, tmp_path: Path) -> tuple[Keeper, Receipt
         stored=receipts.put,
         troubled=lambda away: None,
         warn=lambda code, message: None,
-        stats=lambda: StreamStats(position=0, silence_ms=(0,), loudest_discarded_dbfs=(None,)),
+        stats=StreamStats,
     )
     return keeper, receipts
 

@@ -38,6 +38,8 @@ CHECK_LIMIT_S = 5.0
 """The check of the whole file at open is cut off after this; a larger file is then checked only as far as it came."""
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint; it grows beyond only while a reader holds it."""
+CACHE_KB = 512
+"""Pages each connection keeps; the system has the file in memory anyway, and need not have it twice."""
 
 _V1 = (
     """CREATE TABLE interviews (
@@ -135,6 +137,7 @@ def connect(path: Path, *, busy_timeout_s: float, read_only: bool) -> sqlite3.Co
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
     except sqlite3.Error:
         connection.close()
