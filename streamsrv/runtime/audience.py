@@ -25,8 +25,8 @@ MAX_HELD: Final = 256
 PAGE: Final = 200
 """Finals read at once."""
 MARGIN: Final = 16
-"""Finals told last that are read again: one that was given its place before them may come to light after them, when
-several nodes write at once."""
+"""Finals told last that are read again: one that was given its place before them may come to light after them, though
+the store promises otherwise, when a node writes that is too old to keep the promise, or was taken for dead."""
 LASTING: Final = (events.Ready, events.Configured, events.StreamOver)
 """Kept whatever is dropped: the store would not bring them."""
 

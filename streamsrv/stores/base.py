@@ -255,7 +255,11 @@ class TranscriptStore(Protocol):
         """The place of a final; 0, which is before all, when it is not stored."""
 
     async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
-        """The valid finals stored after ``place``, in the order in which they were stored, at most ``limit``."""
+        """The valid finals stored after ``place``, in the order in which they were stored, at most ``limit``.
+
+        Whoever goes on behind the last one misses none, however many servers write: none with a lower place comes to
+        light later.  What was kept before the call is found: it waits, within bounds, rather than find nothing.
+        """
 
     async def interviews(
         self,

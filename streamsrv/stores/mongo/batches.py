@@ -49,6 +49,11 @@ class Batches(Generic[T, R]):
             self._task = loop.create_task(self._work())
         return future
 
+    @property
+    def idle(self) -> bool:
+        """Whether no batch follows the one under way, so far."""
+        return not self._waiting
+
     async def finish(self) -> None:
         """Wait until all that was taken is done."""
         while self._task is not None:

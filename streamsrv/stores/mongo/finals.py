@@ -1,6 +1,7 @@
 """Keeping finals: stored first, then looked whether the stream is still its owner's; ``epochs`` says why.
 
-A batch costs three trips, however many finals it holds: places, finals, owners.
+A batch costs three trips, however many finals it holds: places (and their announcement, see ``writing``), finals,
+owners.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from streamsrv.errors import NotFound
 from streamsrv.events import Final
 from streamsrv.stores import validity
 from streamsrv.stores.base import StreamKey
-from streamsrv.stores.mongo import documents, epochs, handoffs, places
+from streamsrv.stores.mongo import documents, epochs, handoffs
 from streamsrv.stores.mongo.documents import Doc, Rooms
 from streamsrv.stores.mongo.handoffs import Order
+from streamsrv.stores.mongo.writing import Writing
 
 DUPLICATE = 11_000
 """MongoDB's code for a key that is there already."""
@@ -45,10 +47,13 @@ def check(final: Final) -> None:
         raise ValueError("a word's confidence is not a finite number")
 
 
-async def keep(rooms: Rooms, batch: Sequence[Keeping]) -> list[bool | Exception]:
+async def keep(rooms: Rooms, writing: Writing, batch: Sequence[Keeping]) -> list[bool | Exception]:
     """Store a batch; which of them are kept."""
-    first = await places.take(rooms, len(batch))
-    there = await _insert(rooms, [_document(one, first + number) for number, one in enumerate(batch)])
+
+    async def insert(first: int) -> set[int]:
+        return await _insert(rooms, [_document(one, first + number) for number, one in enumerate(batch)])
+
+    there = await writing.insert({one.key.interview for one in batch}, [one.id for one in batch], insert)
     streams = list({one.key.stream for one in batch})
     found = rooms.streams.find({"_id": {"$in": streams}}, {"interview": 1, "epoch": 1, "doomed": 1})
     owners = {doc["_id"]: doc async for doc in found}

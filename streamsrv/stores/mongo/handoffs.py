@@ -27,6 +27,7 @@ from streamsrv.stores.handoff import (
 from streamsrv.stores.mongo import documents, reads
 from streamsrv.stores.mongo.documents import Collection as Room
 from streamsrv.stores.mongo.documents import Doc, Rooms, date, ms
+from streamsrv.stores.mongo.writing import Writing
 
 MAX_SINKS: Final = 16
 """Sinks at most: what a sink calls a place is the place times this, and the sink's number."""
@@ -97,22 +98,25 @@ Known: TypeAlias = dict[tuple[str, int], str]
 """Keys of finals, by interview and place."""
 
 
-async def waiting(rooms: Rooms, sink: str, interview: str, *, limit: int, known: Known) -> Waiting:
+class Wanted(NamedTuple):
+    """What a relay asks for."""
+
+    sink: str
+    interview: str
+    limit: int
+
+
+async def waiting(rooms: Rooms, writing: Writing, wanted: Wanted, *, known: Known) -> Waiting:
     """Out of each collection, merged by place; a doomed interview's finals are left out.
+
+    What lies behind a batch that does not come to light is left for later, so that the order is that of storing.
 
     Args:
         known: takes the keys of the finals.
     """
+    sink, interview, limit = wanted
     limit = min(limit, MAX_WAITING)
-    finals, completed, deletions = await asyncio.gather(
-        *(
-            room.room.find({room.interview: interview, "handoff.pending": sink})
-            .sort("handoff.place", 1)
-            .limit(limit)
-            .to_list()
-            for room in _rooms(rooms)
-        )
-    )
+    finals, completed, deletions = await _pending(rooms, writing, wanted)
     if len(known) > MAX_KNOWN:
         known.clear()
     known.update({(interview, doc["handoff"]["place"]): doc["_id"] for doc in finals})
@@ -123,6 +127,24 @@ async def waiting(rooms: Rooms, sink: str, interview: str, *, limit: int, known:
     handoffs += [_handoff(doc, sink, _deletion(doc)) for doc in deletions]
     handoffs.sort(key=lambda one: one.place)
     return Waiting(streams=_concerned(streams, handoffs), handoffs=tuple(handoffs[:limit]))
+
+
+async def _pending(rooms: Rooms, writing: Writing, wanted: Wanted) -> list[list[Doc]]:
+    """Per collection, by place; none behind a batch under way."""
+    view = await writing.view(wanted.interview)
+    await writing.settle(view)
+    queries = (
+        room.room.find({room.interview: wanted.interview, "handoff.pending": wanted.sink})
+        .sort("handoff.place", 1)
+        .limit(min(wanted.limit, MAX_WAITING))
+        .to_list()
+        for room in _rooms(rooms)
+    )
+    found = await asyncio.gather(*queries)
+    upto, highest = view.upto, max((doc["handoff"]["place"] for docs in found for doc in docs), default=0)
+    if highest > upto and not view.open and (await writing.view(wanted.interview)).last < highest:
+        upto = highest  # the counter is from an older backup than the finals
+    return [[doc for doc in docs if doc["handoff"]["place"] <= upto] for docs in found]
 
 
 def _concerned(streams: tuple[Stream, ...], handoffs: list[Handoff]) -> tuple[Stream, ...]:

@@ -17,6 +17,7 @@ from streamsrv.stores.base import (
 )
 from streamsrv.stores.mongo import documents
 from streamsrv.stores.mongo.documents import Doc, Rooms, date, ms
+from streamsrv.stores.mongo.writing import Writing
 
 MAX_PLACES = 500
 """Finals read in one go by who reads on; a caller that wants more asks again."""
@@ -71,22 +72,37 @@ async def place_of(rooms: Rooms, name: str, wanted: FinalName) -> int:
     return max([doc["place"] async for doc in found if _valid(doc, bounds)], default=0)
 
 
-async def finals_since(rooms: Rooms, name: str, *, place: int, limit: int) -> tuple[PlacedFinal, ...]:
-    """Valid finals stored after ``place``, in that order."""
-    bounds = await _bounds(rooms, name)
-    found: list[PlacedFinal] = []
-    while not found:
+async def finals_since(rooms: Rooms, writing: Writing, name: str, *, place: int, limit: int) -> tuple[PlacedFinal, ...]:
+    """Valid finals stored after ``place``, in that order.
+
+    Waits for batches under way, as long as there is nothing before them.
+    """
+    view = await writing.view(name)
+    while True:
+        await writing.settle(view)
         query = {"interview": name, "place": {"$gt": place}}
         page = [doc async for doc in rooms.segments.find(query).sort("place").limit(min(limit, MAX_PLACES))]
-        if not page:
-            break
-        place = page[-1]["place"]
-        found = [
-            PlacedFinal(place=doc["place"], stream=doc["stream"], final=documents.final_from(doc))
-            for doc in page
-            if _valid(doc, bounds)
-        ]
-    return tuple(found)
+        if not page and not view.open:
+            return ()
+        reached = [doc for doc in page if doc["place"] <= view.upto]
+        if not reached and not view.open:  # all these got their places since
+            view = await writing.view(name)
+            if page[-1]["place"] > view.last:  # or the counter is from an older backup than they are
+                reached = page
+        if reached:
+            place = reached[-1]["place"]
+            if found := await _valid_ones(rooms, name, reached):
+                return found
+
+
+async def _valid_ones(rooms: Rooms, name: str, page: list[Doc]) -> tuple[PlacedFinal, ...]:
+    """Those that count.  Streams are read behind their finals: one that began meanwhile is then known."""
+    bounds = await _bounds(rooms, name)
+    return tuple(
+        PlacedFinal(place=doc["place"], stream=doc["stream"], final=documents.final_from(doc))
+        for doc in page
+        if _valid(doc, bounds)
+    )
 
 
 class Wanted(NamedTuple):

@@ -49,6 +49,7 @@ from streamsrv.stores.mongo.batches import Batches
 from streamsrv.stores.mongo.documents import Doc, Rooms
 from streamsrv.stores.mongo.nodes import Nodes
 from streamsrv.stores.mongo.settings import MongoSettings
+from streamsrv.stores.mongo.writing import Writing
 
 T = TypeVar("T")
 log = telemetry.logger("mongo")
@@ -79,6 +80,7 @@ class MongoStore:
         self._client: AsyncMongoClient[Doc] = client.connect(settings)
         self._rooms: Rooms = client.rooms_of(self._client, settings)
         self._nodes = Nodes(self._rooms, self._node, silent_s=settings.node_silent_s, lost_s=settings.node_lost_s)
+        self._writing = Writing(self._rooms, timeout_s=settings.timeout_s)
         self._finals: Batches[finals.Keeping, bool] = Batches(self._keep, most=settings.max_waiting_writes)
         self._moves: Batches[streams.Moved, bool] = Batches(self._move_on, most=settings.max_waiting_writes)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -101,17 +103,18 @@ class MongoStore:
             await self._client.close()
             raise
         self._open = True
-        self._living = [asyncio.create_task(self._nodes.live()), asyncio.create_task(self._mend())]
+        self._living = [asyncio.create_task(one) for one in (self._nodes.live(), self._writing.watch(), self._mend())]
 
     async def close(self) -> None:
         self._open = False
         for task in self._living:
             task.cancel()
         await asyncio.gather(*self._living, return_exceptions=True)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        self._writing.stop()
         await self._finals.finish()
         await self._moves.finish()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._client.close()
 
     async def _mend(self) -> None:
@@ -135,10 +138,13 @@ class MongoStore:
         if not self._open:
             work.close()
             raise StoreUnavailable("the store is closed")
+        return await asyncio.shield(self._begin(work))
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.create_task(_translated(work))
         self._tasks.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -198,7 +204,9 @@ class MongoStore:
     async def _keep(self, batch: Sequence[finals.Keeping]) -> list[bool | Exception]:
         begun = time.perf_counter()
         with failures.translated():
-            answers = await finals.keep(self._rooms, batch)
+            answers = await finals.keep(self._rooms, self._writing, batch)
+        if self._finals.idle:
+            self._begin(self._writing.tidy())
         if self._observe is not None:
             self._observe(time.perf_counter() - begun)
         return answers
@@ -225,7 +233,7 @@ class MongoStore:
         return await self._run(reads.place_of(self._rooms, interview, name))
 
     async def finals_since(self, interview: str, place: int, *, limit: int) -> tuple[PlacedFinal, ...]:
-        return await self._run(reads.finals_since(self._rooms, interview, place=place, limit=limit))
+        return await self._run(reads.finals_since(self._rooms, self._writing, interview, place=place, limit=limit))
 
     async def interviews(
         self,
@@ -276,7 +284,8 @@ class MongoStore:
         return await self._run(handoffs.due(self._rooms, sink, after=after, limit=limit))
 
     async def waiting(self, sink: str, interview: str, *, limit: int) -> Waiting:
-        return await self._run(handoffs.waiting(self._rooms, sink, interview, limit=limit, known=self._known))
+        wanted = handoffs.Wanted(sink, interview, limit)
+        return await self._run(handoffs.waiting(self._rooms, self._writing, wanted, known=self._known))
 
     async def handed(self, sink: str, interview: str, places: Collection[int]) -> None:
         await self._run(handoffs.handed(self._rooms, sink, interview, places, known=self._known))
