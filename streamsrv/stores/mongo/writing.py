@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -42,6 +43,8 @@ MAX_NAMED: Final = 32
 """Interviews a batch names; with more it concerns all."""
 MAX_FORGOTTEN: Final = 16
 """Own announcements remembered to be taken away; readers give the others up."""
+MAX_FAILED: Final = 64
+"""Own announcements that failed and are known again should a database that hung make them after all."""
 
 T = TypeVar("T")
 Look: TypeAlias = tuple[int, dict[str, Any]]
@@ -88,6 +91,8 @@ class Writing:
         """The last place this store knows to be given."""
         self._over: list[str] = []
         """Own announcements that mean nothing any more."""
+        self._failed: deque[str] = deque(maxlen=MAX_FAILED)
+        """Own announcements that failed, as far as is known."""
         self._unknown: dict[str, set[str]] = {}
         """Own batches of which nobody knows what became, and the keys of their finals that were not stored since."""
         self._seen: dict[str, Seen] = {}
@@ -111,7 +116,8 @@ class Writing:
             try:
                 first = await self._announce(name, interviews, len(keys))
             except BaseException:
-                self._forget(name)  # nothing was inserted, but it may be announced
+                self._failed.append(name)  # nothing was inserted, but it may be announced, and even later than now
+                self._forget(name)
                 raise
             try:
                 done = await do(first)
@@ -189,17 +195,20 @@ class Writing:
         return await self._look()
 
     async def _look(self) -> Look:
-        """Those of writers that died are taken away."""
+        """Those of writers that died, and own ones that were made late, are taken away."""
         found = await self._rooms.meta.find_one(places.COUNTER) or {}
         last = int(found.get("last", 0))
         self._last = max(self._last, last)
-        writing = {name: batch for name, batch in found.get("writing", {}).items() if name not in self._over}
+        writing: dict[str, Any] = found.get("writing", {})
+        gone = writing.keys() & set(self._failed)
+        writing = {name: batch for name, batch in writing.items() if name not in gone and name not in self._over}
         if last >= self._looked_to:  # else another look, which was asked later, was answered before
             self._see(writing, last)
-        dead = [name for name, seen in self._seen.items() if seen.age_s >= GIVEN_UP * self._timeout_s]
+        dead = {name for name, seen in self._seen.items() if seen.age_s >= GIVEN_UP * self._timeout_s}
         if dead:
             log.warning("mongo.writer_died", batches=len(dead))
-            await self._take_away(dead)
+        if dead | gone:
+            await self._take_away(dead | gone)
         return last, {name: batch for name, batch in writing.items() if name not in dead}
 
     def _see(self, names: Iterable[str], last: int) -> None:
@@ -215,6 +224,7 @@ class Writing:
         while True:
             try:
                 await self._look()
+                await self.tidy()
             except PyMongoError as error:
                 log.debug("mongo.writing_unseen", error=type(error).__name__)
             failures.heed_cancellation()

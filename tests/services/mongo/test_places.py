@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import NetworkTimeout
 
 from streamsrv.errors import StoreUnavailable
 from streamsrv.stores.base import StoredFinal, StreamKey
@@ -228,6 +229,31 @@ async def test_when_an_answer_was_lost_readers_wait_until_the_final_is_stored(
     async with asyncio.timeout(2):
         assert await reading == [("s1", 1), ("soon", 0)]
     await until(lambda doc: not doc["writing"], database)
+
+
+async def test_an_announcement_that_is_made_when_its_writer_gave_up_holds_nobody_up(
+    nodes: tuple[MongoStore, MongoStore], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that hung does later what it was asked before."""
+    _, near = nodes
+    _, key = await begin(near)
+    take, asked = places.take, list[dict[str, Any]]()
+
+    async def unanswered(rooms: documents.Rooms, count: int, change: dict[str, Any]) -> int:
+        asked.append({"$inc": {"last": count}, **change})
+        raise NetworkTimeout("nobody knows")
+
+    monkeypatch.setattr(places, "take", unanswered)
+    with pytest.raises(StoreUnavailable):
+        await near.keep_final(key, final(0))
+    monkeypatch.setattr(places, "take", take)
+    await near.keep_final(key, final(0))
+    await until(lambda doc: not doc["writing"], database)
+    await database["meta"].update_one({"_id": "place"}, asked[0])
+    await near.keep_final(key, final(1))
+    async with asyncio.timeout(2):
+        assert await walk(near) == [("s1", 0), ("s1", 1)]
+        await until(lambda doc: not doc["writing"], database)
 
 
 async def test_a_writer_that_stood_still_inserts_nothing_at_old_places(
