@@ -47,6 +47,7 @@ class WindowStage(Stage):
             await super().rest()
             while self.scheduler.waiting or self.scheduler._busy:
                 await super().rest()
+            await super().rest()  # the last answer may have come in the last turn
 
     async def hear(self, audio: bytes) -> WindowStage:
         await self.begin()
