@@ -25,7 +25,7 @@ from benchmarks.accuracy import Recording, Tally, recordings, segments_of, words
 from benchmarks.figures import begin, finish, table
 from benchmarks.judging import violations
 from benchmarks.listening import Heard, play
-from benchmarks.script import Script
+from benchmarks.script import SOUNDS, Script
 from benchmarks.spoken import DIGITS, known_digits
 from benchmarks.tape import RATE_HZ
 from benchmarks.trials import FRAME_MS, server
@@ -50,8 +50,8 @@ def spoken(places: Sequence[Path]) -> list[Spoken]:
     if not places:
         folder = DIGITS / "samples"
         return [_spoken(folder / one.file, tuple(one.words)) for one in known_digits()]
-    files = {file.stem: file for place in places for file in ([place] if place.is_file() else place.iterdir())}
-    sounds = {file.stem: file for file in files.values() if file.suffix != ".txt"}
+    files = [file for place in places for file in ([place] if place.is_file() else place.iterdir())]
+    sounds = {file.stem: file for file in files if file.suffix.lower() in SOUNDS}
     return [_spoken(sounds[recording.name], recording.truth) for recording in recordings(places)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
@@ -55,6 +56,14 @@ def test_everybody_says_something_else_and_always_the_same() -> None:
     stops = [word.stop_ms for word in script.truth]
     assert stops == sorted(stops)
     assert stops[-1] <= script.duration_ms
+
+
+def test_a_text_is_not_taken_for_its_recording(tmp_path: Path) -> None:
+    sound, text = tmp_path / "a.wav", tmp_path / "a.txt"
+    soundfile.write(sound, np.zeros(RATE_HZ, np.int16), RATE_HZ)
+    text.write_text("nothing")
+    (one,) = windows.spoken([sound, text])
+    assert one.live.name == "a"
 
 
 # --- many sessions ----------------------------------------------------------------------------------------------------
