@@ -49,15 +49,15 @@ def make_engine(
     Raises:
         SetupError: no such engine, its extra is not installed, or it cannot do what was asked.
     """
-    why = "asked for"
+    why, whisper = "asked for", whisper or WhisperSettings()
     if name == "auto":
-        name, why = _best(model)
+        name, why = _best(whisper.model if model is None else model)
     if name not in MODULES:
         raise SetupError(f"there is no engine '{name}'", hint=f"engines: auto, {', '.join(MODULES)}")
     if find_spec(MODULES[name]) is None:
         raise SetupError(f"engine '{name}' is not installed", hint=f"run: pip install 'streamsrv[{name}]'")
     if name == "whisper":
-        return _whisper(whisper or WhisperSettings(), model=model, device=device, workers=workers), why
+        return _whisper(whisper, model=model, device=device, workers=workers), why
     if model is not None:
         raise SetupError(f"engine 'sphinx' has one model and cannot load '{model}'", hint="leave --model out")
     if device not in ("auto", "cpu"):

@@ -188,6 +188,21 @@ def test_models_list_names_the_embedded_engine(
     assert str(tmp_path) in told
 
 
+def test_models_list_names_what_download_fetched_from_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--name" / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    for file in ("model.bin", "tokenizer.json", "vocabulary.txt"):
+        (folder / file).touch()
+    (folder / "config.json").write_text('{"suppress_ids": []}')
+    assert main(["models", "list"]) == 0
+    told = capsys.readouterr().out
+    assert "owner/name" in told
+    assert str(folder) in told
+
+
 class Terminal:
     def __init__(self) -> None:
         self.shown = ""

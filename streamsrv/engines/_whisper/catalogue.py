@@ -37,8 +37,13 @@ REPOSITORIES: Final = {
 }
 """Name -> repository on the Hugging Face hub, smallest first."""
 NAMES: Final = tuple(REPOSITORIES)
-PREFERRED: Final = ("turbo", "large-v3", "distil-large-v3", "large-v2", "medium", "small", "base", "tiny")
+PREFERRED: Final = (
+    *("turbo", "large-v3", "distil-large-v3", "large-v2", "distil-large-v2", "large-v1"),
+    *("medium", "distil-medium", "small", "distil-small", "base", "tiny"),
+)
 """What ``best`` takes first; a model for many languages before one for English of the same size."""
+OURS: Final = {repository: name for name, repository in REPOSITORIES.items()}
+"""Repository -> name; the last of several."""
 NEEDED: Final = ("model.bin", "config.json", "tokenizer.json")
 """Files without which a folder is no model; ``vocabulary.*`` is looked for too."""
 INSTALL: Final = "run: pip install 'streamsrv[whisper]'"
@@ -70,20 +75,22 @@ def cache() -> Path:
 
 
 def installed() -> list[Entry]:
-    """The models on this disk that are whole, by name; aliases are listed once."""
-    entries: dict[Path, Entry] = {}
-    for name, repository in REPOSITORIES.items():
+    """The models on this disk that are whole: ours by name, smallest first, then others as ``owner/name``."""
+    entries: list[Entry] = []
+    for place in cache().glob("models--*--*"):
+        repository = _repository(place.name)
         folder = _snapshot(repository)
-        if folder is not None:
-            entries[folder] = Entry(name=name, folder=folder, size_bytes=_size(folder))
-    return sorted(entries.values(), key=lambda entry: NAMES.index(entry.name))
+        if folder is not None and (repository in OURS or _hears(folder)):
+            entries.append(Entry(name=OURS.get(repository, repository), folder=folder, size_bytes=_size(folder)))
+    order = {name: place for place, name in enumerate(NAMES)}
+    return sorted(entries, key=lambda entry: (order.get(entry.name, len(order)), entry.name))
 
 
 def best() -> Entry | None:
-    """The model to take when none is named."""
-    found = {entry.name.removesuffix(".en"): entry for entry in installed()}
-    found.update({entry.name: entry for entry in installed()})
-    return next((found[name] for name in PREFERRED if name in found), None)
+    """The model to take when none is named; one that is not ours only when there is no other."""
+    entries = installed()
+    found = {entry.name.removesuffix(".en"): entry for entry in entries} | {entry.name: entry for entry in entries}
+    return next((found[name] for name in (*PREFERRED, *found) if name in found), None)
 
 
 def find(name: str) -> Path:
@@ -96,9 +103,15 @@ def find(name: str) -> Path:
     if folder is None:
         raise SetupError(
             f"the Whisper model '{name}' is not on this disk (looked in '{cache()}')",
-            hint=f"run: streamsrv models download {name}",
+            hint=f"run: streamsrv models download {name}"
+            + ("" if name in REPOSITORIES else ", or name an existing folder"),
         )
     return folder
+
+
+def _repository(place: str) -> str:
+    """What a folder of the cache is kept for."""
+    return place.removeprefix("models--").replace("--", "/")
 
 
 def _snapshot(repository: str) -> Path | None:
@@ -106,10 +119,35 @@ def _snapshot(repository: str) -> Path | None:
     root = cache() / ("models--" + repository.replace("/", "--")) / "snapshots"
     if not root.is_dir():
         return None
-    whole = [
-        folder for folder in root.iterdir() if (folder / "model.bin").exists() and (folder / "config.json").exists()
-    ]
+    whole = [folder for folder in root.iterdir() if not _missing(folder)]
     return max(whole, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _missing(folder: Path) -> list[str]:
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    return missing if any(folder.glob("vocabulary.*")) else [*missing, "vocabulary.json"]
+
+
+def check(folder: Path) -> None:
+    """See whether a folder has the files of a model.
+
+    Raises:
+        SetupError: some are missing; names them.
+    """
+    missing = _missing(folder)
+    if missing:
+        raise SetupError(
+            f"'{folder}' is no Whisper model for CTranslate2: {', '.join(missing)} missing",
+            hint="name a folder made by ct2-transformers-converter (with tokenizer.json), or: streamsrv models list",
+        )
+
+
+def _hears(folder: Path) -> bool:
+    """Whether a model for CTranslate2 is a Whisper; other programs keep translators in the same cache."""
+    try:
+        return b'"suppress_ids"' in (folder / "config.json").read_bytes()
+    except OSError:
+        return False
 
 
 def _size(folder: Path) -> int:
@@ -118,10 +156,8 @@ def _size(folder: Path) -> int:
 
 def title(folder: Path) -> str:
     """What people call a model in this folder: its name here, else the folder's."""
-    for name, repository in REPOSITORIES.items():
-        if "models--" + repository.replace("/", "--") in folder.parts:
-            return name
-    return folder.resolve().name
+    kept = next((_repository(part) for part in folder.parts if part.startswith("models--")), None)
+    return folder.resolve().name if kept is None else OURS.get(kept, kept)
 
 
 def download(name: str, progress: Progress | None = None) -> Path:
@@ -137,7 +173,7 @@ def download(name: str, progress: Progress | None = None) -> Path:
         Its folder.
 
     Raises:
-        SetupError: no such model, no connection, no room; the hint holds the remedy.
+        SetupError: no such model, not one for CTranslate2, no connection, no room; the hint holds the remedy.
     """
     if not known(name):
         raise SetupError(f"there is no Whisper model '{name}'", hint=f"models: {', '.join(NAMES)}")
@@ -145,4 +181,6 @@ def download(name: str, progress: Progress | None = None) -> Path:
         raise SetupError("downloading needs the package huggingface-hub", hint=INSTALL)
     from streamsrv.engines._whisper.fetching import fetch
 
-    return fetch(REPOSITORIES.get(name, name), cache(), progress)
+    folder = fetch(REPOSITORIES.get(name, name), cache(), progress)
+    check(folder)
+    return folder

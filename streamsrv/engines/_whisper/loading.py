@@ -78,7 +78,7 @@ def load(settings: WhisperSettings) -> Model:
     if find_spec("faster_whisper") is None:
         raise SetupError("the engine 'whisper' needs the package faster-whisper", hint=catalogue.INSTALL)
     folder = locate(settings.model)
-    _check_files(folder)
+    catalogue.check(folder)
     device, indexes = _device(settings)
     compute = _compute_type(settings.compute_type, device)
     workers, threads = _threads(settings, device, len(indexes))
@@ -143,17 +143,6 @@ def locate(model: str | None) -> Path:
         f"there is no folder '{model}' and no Whisper model of that name",
         hint=f"name the folder of a CTranslate2 model, or one of: {', '.join(catalogue.NAMES)}",
     )
-
-
-def _check_files(folder: Path) -> None:
-    missing = [name for name in catalogue.NEEDED if not (folder / name).is_file()]
-    if not any(folder.glob("vocabulary.*")):
-        missing.append("vocabulary.json")
-    if missing:
-        raise SetupError(
-            f"'{folder}' is no Whisper model for CTranslate2: {', '.join(missing)} missing",
-            hint="name a folder made by ct2-transformers-converter (with tokenizer.json), or: streamsrv models list",
-        )
 
 
 def _device(settings: WhisperSettings) -> tuple[str, tuple[int, ...]]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from streamsrv.engines._whisper import catalogue, loading
+from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.errors import SetupError
+from streamsrv.runtime.engines import make_engine
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = os.urandom(300_000)
@@ -128,7 +130,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(cache: Path, name: str, *, without: str = "") -> Path:
-    folder = cache / ("models--" + catalogue.REPOSITORIES[name].replace("/", "--")) / "snapshots" / COMMIT
+    repository = catalogue.REPOSITORIES.get(name, name)
+    folder = cache / ("models--" + repository.replace("/", "--")) / "snapshots" / COMMIT
     folder.mkdir(parents=True)
     for file, data in FILES.items():
         if file != without:
@@ -167,6 +170,43 @@ def test_a_model_for_english_is_better_than_none(cache: Path) -> None:
     assert best.name == "base.en"
 
 
+@pytest.mark.parametrize("name", catalogue.NAMES)
+def test_any_model_is_better_than_none(cache: Path, name: str) -> None:
+    folder = put(cache, name)
+    assert loading.locate(None) == folder
+
+
+@pytest.mark.parametrize("without", ["model.bin", "config.json", "tokenizer.json", "vocabulary.json"])
+def test_a_download_that_broke_off_is_no_model_yet(cache: Path, without: str) -> None:
+    put(cache, "small", without=without)
+    assert catalogue.best() is None
+    whole = put(cache, "tiny")
+    assert loading.locate(None) == whole
+    with pytest.raises(SetupError, match="not on this disk"):
+        loading.locate("small")
+
+
+def test_models_of_others_are_listed_behind_ours(cache: Path) -> None:
+    theirs = put(cache, "owner/whisper-of-mine")
+    (theirs / "config.json").write_text('{"suppress_ids": []}')
+    put(cache, "owner/translator")  # whole, but its config is no Whisper's
+    (cache / "models--gpt2").mkdir()
+    assert [(entry.name, entry.folder) for entry in catalogue.installed()] == [("owner/whisper-of-mine", theirs)]
+    assert catalogue.title(theirs) == "owner/whisper-of-mine"
+    assert loading.locate(None) == loading.locate("owner/whisper-of-mine") == theirs
+    tiny = put(cache, "tiny")
+    assert [entry.name for entry in catalogue.installed()] == ["tiny", "owner/whisper-of-mine"]
+    assert loading.locate(None) == tiny
+
+
+@pytest.mark.parametrize("configured", ["named", "set"])
+def test_auto_takes_whisper_when_a_model_is_named(cache: Path, tmp_path: Path, configured: str) -> None:
+    folder = str(tmp_path)
+    model, whisper = (folder, None) if configured == "named" else (None, WhisperSettings(model=folder))
+    engine, _ = make_engine("auto", model=model, device="auto", workers=None, whisper=whisper)
+    assert (engine.about.name, engine.about.model) == ("whisper", folder)
+
+
 def test_the_cache_is_where_others_look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -179,6 +219,9 @@ def test_a_name_that_is_not_here_says_how_to_get_it(cache: Path) -> None:
     with pytest.raises(SetupError, match="not on this disk") as refused:
         loading.locate("small.en")
     assert refused.value.hint == "run: streamsrv models download small.en"
+    with pytest.raises(SetupError, match="not on this disk") as missing:
+        loading.locate("some/missing")
+    assert missing.value.hint == "run: streamsrv models download some/missing, or name an existing folder"
     with pytest.raises(SetupError, match="no Whisper model of that name") as unknown:
         loading.locate("smal")
     assert "small.en" in unknown.value.hint
@@ -214,6 +257,12 @@ def test_damaged_files_are_found_and_removed(hub: Hub) -> None:
     assert catalogue.installed() == []
     hub.damaged = False
     assert (catalogue.download("tiny") / "model.bin").read_bytes() == WEIGHTS
+
+
+def test_a_repository_without_a_model_for_ctranslate2(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(FILES, "tokenizer.json")
+    with pytest.raises(SetupError, match=r"tokenizer\.json missing"):
+        catalogue.download("tiny")
 
 
 def test_a_model_the_hub_does_not_have(hub: Hub) -> None:
