@@ -67,7 +67,7 @@ class Streams:
         services: store, metrics, clocks.
         engines: what hears.
         settings: a session's bounds.
-        max_sessions: connected sessions; resumes get ``admission.RESERVE`` more.
+        max_sessions: connected sessions; resumes get ``admission.reserve`` more.
     """
 
     def __init__(self, services: Services, engines: Engines, settings: SessionSettings, *, max_sessions: int) -> None:

@@ -14,7 +14,7 @@ from itertools import count
 from aiohttp import web
 
 from streamsrv.errors import Full
-from streamsrv.runtime.admission import RESERVE, RETRY_AFTER_S
+from streamsrv.runtime.admission import RETRY_AFTER_S, reserve
 from streamsrv.shared_state.base import SharedState
 
 
@@ -42,7 +42,7 @@ class Shares:
         if self._most is None:
             yield
             return
-        most = self._most + (max(1, int(self._most * RESERVE)) if resumes else 0)
+        most = self._most + (reserve(self._most) if resumes else 0)
         lease = str(next(self._leases))
         if self._held[key] >= most:
             raise self._full()

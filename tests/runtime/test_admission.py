@@ -36,6 +36,17 @@ def test_what_the_engine_bears_is_the_limit_below_the_cap() -> None:
     assert not admits(hearing=22, resumes=True)
 
 
+@pytest.mark.parametrize("places", [1, 8, 9])
+def test_the_reserve_is_one_place_where_a_tenth_is_less(places: int) -> None:
+    assert not admits(connected=places, most=places, load=None)
+    assert admits(connected=places, most=places, load=None, resumes=True)
+    assert not admits(connected=places + 1, most=places, load=None, resumes=True)
+    bears = msgspec.structs.replace(CALM, sessions=places + 0.9)
+    assert not admits(hearing=places, load=bears)
+    assert admits(hearing=places, load=bears, resumes=True)
+    assert not admits(hearing=places + 1, load=bears, resumes=True)
+
+
 def test_one_session_is_always_taken() -> None:
     assert admits(load=msgspec.structs.replace(CALM, sessions=0.2, load=3.0))
 
