@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from streamsrv.errors import EngineBusy, SetupError
 from tests.engines.whisper.asking import said, window
 from tests.engines.whisper.conftest import Begin
 from tests.models import tone
+from tests.support.processes import ROOT, free_port
 
 
 async def refused(**settings: object) -> SetupError:
@@ -56,6 +59,33 @@ async def test_damaged_pages_of_a_model(tones: Path, tmp_path: Path, name: str, 
     folder = Path(shutil.copytree(tones, tmp_path / "model"))
     (folder / name).write_text(text)
     assert "cannot be loaded" in (await refused(model=str(folder), device="cpu")).message
+
+
+@pytest.mark.parametrize("damaged", ["model.bin", "tokenizer.json", None])
+def test_a_server_whose_model_is_broken_ends_with_3(tones: Path, tmp_path: Path, damaged: str | None) -> None:
+    folder = Path(shutil.copytree(tones, tmp_path / "model"))
+    if damaged is None:
+        (folder / "vocabulary.json").unlink()
+    else:
+        (folder / damaged).write_bytes((folder / damaged).read_bytes()[:10])
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "streamsrv", "serve", "--engine", "whisper", "--model", str(folder)),
+            *("--device", "cpu", "--port", str(free_port()), "--data-dir", str(tmp_path / "data")),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=60,
+    )
+    assert done.returncode == 3, done.stderr
+    error, remedy = done.stderr.splitlines()
+    assert error.startswith("error: ")
+    assert str(folder) in error
+    assert remedy.startswith("remedy: ")
+    assert "Traceback" not in done.stdout
+    assert "server.ready" not in done.stdout
 
 
 async def test_features_of_another_kind(tones: Path, tmp_path: Path) -> None:
