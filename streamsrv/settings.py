@@ -65,7 +65,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = ()
     max_sessions: Annotated[
         int,
-        Meta(ge=1, le=100_000, description="Sessions served at once; more get a 503; resumes have 10 % more, at least 1."),
+        Meta(
+            ge=1, le=100_000, description="Sessions served at once; more get a 503; resumes have 10 % more, at least 1."
+        ),
     ] = 1_000
     max_viewers: Annotated[
         int, Meta(ge=0, le=100_000, description="Viewers (WebSocket and event stream) served at once; more get a 503.")
