@@ -34,7 +34,9 @@ def finish(measured: Measured, name: str, text: str, *, keep: bool) -> int:
     """Print, keep, and give the exit status: 1 when a guard failed, whatever the figures."""
     before, after = measured.gauge["before_ms"], report.gauge()
     measured.gauge["after_ms"] = after
-    noisy = " NOISY: do not quote" if max(before, after) > report.NOISY * min(before, after) else ""
+    shaken = max(before, after) > report.NOISY * min(before, after)
+    measured.gauge["noisy"] = float(shaken)
+    noisy = " NOISY: do not quote" if shaken else ""
     print(f"{measured.command}   {measured.date}")
     print("   ".join(measured.machine.values()))
     print(text)
@@ -92,3 +94,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for row in (head, *rows)
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the straight line through points, by least squares; 0 for fewer than two."""
+    if len(points) < 2:
+        return 0.0
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    square = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / square if square else 0.0

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.figures import Spread, begin, finish, spread, table
-from benchmarks.judging import edits, violations
+from benchmarks.judging import edits, judge, violations
 from benchmarks.listening import Arrival, Heard, converse
 from benchmarks.script import Script
 from benchmarks.spoken import turns
@@ -93,6 +93,8 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     name: Load
     final_ms: Spread
     """Last speech sample -> final, the wait for silence included."""
+    served_ms: Spread
+    """The same without that wait, which is shorter for those who talk faster than people: the server's own share."""
     partials_per_s: float
     """Of one session."""
 
@@ -172,11 +174,22 @@ def stretches(inside: Sequence[Inside], after: Sequence[Part]) -> list[Stretch]:
             Stretch(
                 name=part.name,
                 final_ms=spread([float(one.message["latency_ms"]) for one in finals]),
+                served_ms=spread([float(one.message["latency_ms"] - one.message["endpoint_ms"]) for one in finals]),
                 partials_per_s=round(partials / part.seconds / max(1, len(inside)), 2),
             )
         )
         begin_s = end_s
     return found
+
+
+def commits(inside: Sequence[Inside], normal: Part) -> Spread:
+    """Words that end in the first part, to their being stable; behind it nobody talks at a pace that people do."""
+    pool: list[float] = []
+    for session in inside:
+        judged, begin_ms = judge(session.heard), 1000 * (RAMP_S - session.began_s)
+        ends = zip(judged.ends, judged.commit, strict=True)
+        pool += [ms for end, ms in ends if begin_ms <= end < begin_ms + 1000 * normal.seconds]
+    return spread(pool)
 
 
 def broken(inside: Sequence[Inside], seen: Sequence[Stretch]) -> list[str]:
@@ -220,15 +233,23 @@ def main(arguments: Sequence[str]) -> int:
     seen = stretches(inside, after)
     measured.broken = [*wrong, *broken(inside, seen)]
     ratio = seen[-1].final_ms.p95 / max(1.0, seen[0].final_ms.p95)
+    served = seen[-1].served_ms.p95 / max(1.0, seen[0].served_ms.p95)
+    commit = commits(inside, after[0])
     told = sum(one.told for one in inside)
     measured.figures = {
         "sessions": len(inside),
         "told": told,
         "finals_p95_ratio": round(ratio, 2),
+        "served_p95_ratio": round(served, 2),
+        "commit_ms_normal": msgspec.to_builtins(commit),
         "goal": GOAL,
         "parts": msgspec.to_builtins(seen),
     }
-    rows = [(one.name, *one.final_ms.cells(), f"{one.partials_per_s:.2f}") for one in seen]
-    text = table(("finals, ms", "p50", "p95", "p99", "max", "partials/s"), rows)
-    verdict = f"{len(inside)} let in, {told} told; finals' p95 {ratio:.2f} times normal (goal {GOAL:g})"
+    rows = [(one.name, *one.final_ms.cells(), *one.served_ms.cells()[:2], f"{one.partials_per_s:.2f}") for one in seen]
+    text = table(("finals, ms", "p50", "p95", "p99", "max", "served p50", "p95", "partials/s"), rows)
+    verdict = (
+        f"{len(inside)} let in, {told} told; finals' p95 {ratio:.2f} times normal (goal {GOAL:g}), "
+        f"without the wait for silence {served:.2f} times; before the burst a word's end to its being stable "
+        f"p50 {commit.p50:.0f}, p95 {commit.p95:.0f} ms"
+    )
     return finish(measured, "inside-whisper", f"{text}\n{verdict}", keep=not asked.dry)

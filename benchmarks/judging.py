@@ -27,6 +27,8 @@ class Judged(msgspec.Struct, kw_only=True):
     """Word end -> the first message with the word."""
     commit: list[float] = []
     """Word end -> the first message after which the word is never taken back."""
+    ends: list[float] = []
+    """Where the words of ``commit`` end in the audio, ms."""
     final: list[float] = []
     """End of the last word -> its final, where silence ended the segment: ``endpoint`` + ``finalise``."""
     endpoint: list[float] = []
@@ -175,6 +177,7 @@ def _judge_words(judged: Judged, segment: Segment, ends: Sequence[tuple[int, flo
             stable[place] = partial.at_ms
     judged.first_partial += [shown[place] - end_ms for place, end_ms in ends]
     judged.commit += [stable[place] - end_ms for place, end_ms in ends]
+    judged.ends += [end_ms for _, end_ms in ends]
     early = sum(at < final_at for at in stable)
     judged.words += len(words)
     judged.stable += early

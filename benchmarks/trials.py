@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-from benchmarks.figures import Spread, spread
+from benchmarks.figures import Spread, slope, spread
 from benchmarks.judging import Judged, judge
 from benchmarks.listening import play
 from benchmarks.script import Script
@@ -54,6 +54,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def commit(self) -> Spread:
         return spread(self.heard.commit)
+
+    @property
+    def growth(self) -> float:
+        """Seconds of latency gained in a second of audio."""
+        return slope([(end / 1000, ms / 1000) for end, ms in zip(self.heard.ends, self.heard.commit, strict=True)])
 
 
 @asynccontextmanager

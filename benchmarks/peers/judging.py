@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import msgspec
 
-from benchmarks.figures import spread
+from benchmarks.figures import slope, spread
 from benchmarks.judging import edits
 from benchmarks.peers.calling import Heard, Told
 from benchmarks.peers.others import MOST_CORES
@@ -119,13 +119,3 @@ def _last(told: Sequence[Told]) -> list[str]:
 
 def _taken_back(told: Sequence[Told]) -> int:
     return sum(len(one.words) - common(one.words, other.words) for one, other in pairwise(told))
-
-
-def slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line through points, by least squares; 0 for fewer than two."""
-    if len(points) < 2:
-        return 0.0
-    mean_x = sum(x for x, _ in points) / len(points)
-    mean_y = sum(y for _, y in points) / len(points)
-    square = sum((x - mean_x) ** 2 for x, _ in points)
-    return sum((x - mean_x) * (y - mean_y) for x, y in points) / square if square else 0.0

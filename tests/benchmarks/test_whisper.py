@@ -20,12 +20,13 @@ from benchmarks.tape import RATE_HZ
 from tests.models import tone
 
 
-def run(sessions: int, *commits: float, refused: int = 0, **heard: int) -> trials.Trial:
-    """A run as it might have been."""
+def run(sessions: int, *commits: float, refused: int = 0, seconds: float = 12.0, **heard: int) -> trials.Trial:
+    """A run as it might have been, its words spread over ``seconds``."""
+    ends = [1000 * seconds * (place + 1) / len(commits) for place in range(len(commits))]
     return trials.Trial(
         sessions=sessions,
         refused=refused,
-        heard=Judged(commit=list(commits), **heard),  # type: ignore[arg-type]
+        heard=Judged(commit=list(commits), ends=ends, **heard),  # type: ignore[arg-type]
         stall=spread([1.0]),
         cores=1.0,
         others=0.1,
@@ -73,6 +74,13 @@ def test_held_means_let_in_and_in_time() -> None:
     assert capacity.holds(run(2, *[900.0] * 99, 9_000.0))
     assert not capacity.holds(run(2, *[900.0] * 90, *[1_501.0] * 10))
     assert not capacity.holds(run(2, 900.0, refused=1))
+
+
+def test_who_falls_behind_holds_nobody() -> None:
+    behind = [100.0 + 20 * place for place in range(60)]
+    assert capacity.holds(run(2, *behind)), "too short to tell"
+    assert not capacity.holds(run(2, *behind, seconds=50.0))
+    assert capacity.holds(run(2, *reversed(behind), seconds=50.0))
 
 
 @pytest.mark.parametrize(("bears", "guess"), [(13, 4), (3, 20), (0, 8), (8, 8)])
@@ -150,8 +158,8 @@ def session(*arrivals: Arrival, truth: tuple[str, ...] = ()) -> inside.Inside:
 def test_parts_are_told_apart_and_losses_are_told() -> None:
     after = inside.parts(10.0, 5.0, 20.0)
     begin = inside.RAMP_S - 1.0
-    final = {"segment": 0, "text": "one", "latency_ms": 500}
-    late = {"segment": 1, "text": "two", "latency_ms": 900}
+    final = {"segment": 0, "text": "one", "latency_ms": 500, "endpoint_ms": 300}
+    late = {"segment": 1, "text": "two", "latency_ms": 900, "endpoint_ms": 200}
     partial = {"segment": 1, "text": "", "stable_chars": 0}
     talk = [
         said(begin + 1, "final", **final),
@@ -161,6 +169,7 @@ def test_parts_are_told_apart_and_losses_are_told() -> None:
     one = session(*talk, truth=("one", "two"))
     seen = inside.stretches([one], after)
     assert [stretch.final_ms.count for stretch in seen] == [1, 0, 0, 1]
+    assert [stretch.served_ms.max for stretch in seen] == [200, 0, 0, 700]
     assert seen[-1].partials_per_s == pytest.approx(1 / 20)
     assert inside.broken([one], seen) == []
     assert len(inside.broken([session(*talk, truth=("one", "three"))], seen)) == 1

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from benchmarks.figures import slope
 from benchmarks.peers.calling import Heard, Told
-from benchmarks.peers.judging import Window, judge, settled_ms, slope
+from benchmarks.peers.judging import Window, judge, settled_ms
 from benchmarks.peers.speech import Call
 from benchmarks.peers.words import align
 from benchmarks.script import Spoken
