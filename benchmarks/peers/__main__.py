@@ -113,13 +113,16 @@ def shown(races: dict[str, Race]) -> str:
 
 
 def drawn(peers: Mapping[str, Any], path: Path) -> Path:
-    """p95 over sessions, a line for each server, from kept figures."""
+    """p95 over sessions, a line for each server, from kept figures; without windows in which somebody was refused or cut:
+    fewer were served there than their number says."""
     sides = {"streamsrv": [window for figures in peers.values() for window in figures["streamsrv_windows"]]}
     sides |= {name: figures["windows"] for name, figures in peers.items()}
     told = []
     for name, windows in sides.items():
         worst: dict[int, float] = {}
         for window in windows:
+            if window["broken"]:
+                continue
             p95_s = CUT_S if window["p95_s"] is None else min(CUT_S, window["p95_s"])
             worst[window["sessions"]] = max(worst.get(window["sessions"], 0.0), p95_s)
         numbers = sorted(worst)
