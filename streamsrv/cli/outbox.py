@@ -15,7 +15,7 @@ from streamsrv.errors import SetupError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from streamsrv.stores.handoff import DeadLetter
+    from streamsrv.stores.handoff import DeadLetter, SinkFigures
 
 _DESCRIPTION = """\
 Events that a sink refused too often are parked: nothing of them is lost, and those behind them went on. See which and
@@ -77,10 +77,10 @@ async def _list_read(chosen: argparse.Namespace) -> int:
         while page := await store.dead_letters(sink=chosen.sink, after=after, limit=PAGE):
             _print(page, as_json=chosen.json, first=count == 0)
             after, count = page[-1].place, count + len(page)
-        for one in await store.figures() if not chosen.json else ():
-            print(f"{one.sink}: {one.pending} wait, {one.dead} parked")
+        figures = await store.figures()
     finally:
         await store.close()
+    _tell_figures(chosen, figures)
     _tell_none(chosen, count)
     return OK
 
@@ -88,8 +88,9 @@ async def _list_read(chosen: argparse.Namespace) -> int:
 async def _list_asked(chosen: argparse.Namespace) -> int:
     import msgspec
 
-    from streamsrv.stores.handoff import DeadLetter
+    from streamsrv.stores.handoff import DeadLetter, SinkFigures
 
+    figures: tuple[SinkFigures, ...] = ()
     after, count = 0, 0
     while True:
         body = await _ask(chosen, "GET", "dead", {"sink": chosen.sink, "after": str(after), "limit": str(PAGE)})
@@ -98,11 +99,18 @@ async def _list_asked(chosen: argparse.Namespace) -> int:
         page = msgspec.convert(body["dead"], tuple[DeadLetter, ...])
         if page:
             _print(page, as_json=chosen.json, first=count == 0)
+        figures = figures or msgspec.convert(body.get("sinks") or (), tuple[SinkFigures, ...])
         after, count = body["next"], count + len(page)
         if after is None:
             break
+    _tell_figures(chosen, figures)
     _tell_none(chosen, count)
     return OK
+
+
+def _tell_figures(chosen: argparse.Namespace, figures: Iterable[SinkFigures]) -> None:
+    for one in figures if not chosen.json else ():
+        print(f"{one.sink}: {one.pending} wait, {one.dead} parked")
 
 
 def _tell_none(chosen: argparse.Namespace, count: int) -> None:

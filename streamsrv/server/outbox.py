@@ -20,14 +20,20 @@ _SINK = re.compile(r"[a-z_]{1,32}", re.ASCII)
 
 
 async def dead_letters(request: web.Request) -> web.Response:
-    """A page of dead letters, oldest first, without their words; ``next`` leads to the following one."""
+    """A page of dead letters, oldest first, without their words; ``next`` leads to the following one.
+
+    ``sinks`` tells how far each sink is behind, all of them whatever is asked; ``null`` on the pages that follow the
+    first, for counting reads all that waits.
+    """
     query = request.query
     limit = _number("limit", query.get("limit", "100"), most=MAX_LISTED)
     after = _number("after", query.get("after", "0"), most=(1 << 63) - 1)
-    page = await _outbox(request).store.dead_letters(sink=_sink(request), after=after, limit=limit + 1)
+    store = _outbox(request).store
+    page = await store.dead_letters(sink=_sink(request), after=after, limit=limit + 1)
     shown = page[:limit]
     following = shown[-1].place if len(page) > limit else None
-    return answer({"dead": [msgspec.to_builtins(letter) for letter in shown], "next": following})
+    figures = None if after else msgspec.to_builtins(await store.figures())
+    return answer({"dead": [msgspec.to_builtins(letter) for letter in shown], "next": following, "sinks": figures})
 
 
 async def retry(request: web.Request) -> web.Response:

@@ -83,7 +83,12 @@ async def test_a_running_server_is_asked(tmp_path: Path, capsys: pytest.CaptureF
         words = ["outbox", "retry", "--data-dir", str(tmp_path / "data"), "--url", server.http]
         listing = ["outbox", "list", "--url", server.http, "--api-key-file", str(key)]
         assert await asyncio.to_thread(main, listing) == 0
-        assert capsys.readouterr().out.count("status_422") == 2
+        told = capsys.readouterr().out
+        assert told.count("status_422") == 2
+        assert told.endswith("kafka: 2 wait, 1 parked\nwebhook: 0 wait, 2 parked\n")
+        assert await asyncio.to_thread(main, [*listing, "--json"]) == 0
+        letters = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [one["sink"] for one in letters] == ["webhook", "webhook", "kafka"]
         assert await asyncio.to_thread(main, [*words, "--sink", "webhook"]) == 1
         assert "API key" in capsys.readouterr().err
         assert await asyncio.to_thread(main, [*words, "--sink", "webhook", "--api-key-file", str(key)]) == 0
