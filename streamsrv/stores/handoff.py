@@ -5,8 +5,9 @@ names sinks is to be handed to each of them: finals, completed interviews, delet
 belongs to what is handed on, so that it is kept by the same atomic write: a store without transactions keeps it in the
 final's own document (per sink: pending, sent or dead, and the attempts), and finds what is pending by an index.
 
-Several nodes may relay from one store.  A *lease* on (sink, interview) keeps two of them from doing the same at once;
-it is a hint that expires, never a promise: whoever reads a sink must expect to read a thing twice.
+Several nodes may relay from one store.  A *lease* on (sink, interview) keeps two of them from doing the same at once.
+Its holder raises the number in it; a rival may take it once it saw, on its own clock, the number stand still for as long
+as a lease holds.  It is a hint, never a promise: whoever reads a sink must expect to read a thing twice.
 """
 
 from __future__ import annotations
@@ -92,6 +93,16 @@ class SinkFigures(msgspec.Struct, frozen=True, kw_only=True):
     dead: int
 
 
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who relays an interview to a sink."""
+
+    node: str
+    until_ms: int
+    """Raised by its holder with every renewal.  It begins at the holder's UTC, so that a lease that was given back and
+    taken again is not mistaken for the old one, and the release before, which goes by it, reads what it expects; it is
+    compared with no clock."""
+
+
 class HandoffStore(Protocol):
     """What the outbox asks of a store.  Every method but the first may raise ``StoreUnavailable``; all can be
     repeated."""
@@ -130,11 +141,11 @@ class HandoffStore(Protocol):
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
-    async def lease(self, sink: str, interview: str, *, node: str, now_ms: int, until_ms: int) -> bool:
-        """Take or renew the lease, atomically: it is free, expired before ``now_ms``, or this node's already.
+    async def lease(self, sink: str, interview: str, wanted: Lease, *, over: Lease | None = None) -> Lease | None:
+        """Take or renew the lease, atomically: it is free, this node's already, or still exactly ``over``.
 
         Returns:
-            False when another node holds it.
+            Another node's, unchanged, which is in the way; ``None``: it is ``wanted`` now.
         """
 
     async def release(self, sink: str, interview: str, *, node: str) -> None:

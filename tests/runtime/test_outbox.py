@@ -20,6 +20,7 @@ from streamsrv.sinks import events
 from streamsrv.sinks.base import Outcome, Record, failed
 from streamsrv.sinks.settings import KafkaSettings, RedisStreamsSettings, WebhookSettings
 from streamsrv.stores.base import StreamKey, StreamStats
+from streamsrv.stores.handoff import Lease
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.stores.builders import NOW_MS, begin, final, token
 from tests.support.sinks import ScriptedSink
@@ -373,7 +374,7 @@ async def test_a_stopped_node_leaves_its_leases_to_others(store: SqliteStore) ->
     async with relaying(store, first, node="n1"):
         key = await talk(store, 3)
         await until(lambda: len(first.got) == 3)
-        assert not await store.lease("kafka", "talk", node="n2", now_ms=NOW_MS, until_ms=NOW_MS + 1)
+        assert await store.lease("kafka", "talk", Lease(node="n2", until_ms=NOW_MS)) is not None
     async with relaying(store, second, node="n2"):
         await store.keep_final(key, final(3))
         await until(lambda: second.segments() == [3])

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import pytest
 
 from streamsrv.stores.base import StoredFinal, StreamKey, StreamStats
-from streamsrv.stores.handoff import Completion, DeadLetter, Deletion, Outgoing, SinkFigures, Store
+from streamsrv.stores.handoff import Completion, DeadLetter, Deletion, Lease, Outgoing, SinkFigures, Store
 from tests.stores.builders import NOW_MS, TWO, begin, final, token
 
 MakeStore: TypeAlias = Callable[[], Store]
@@ -369,29 +369,41 @@ class OutboxContract:
 
     # --- leases -------------------------------------------------------------------------------------------------
 
-    async def test_a_lease_is_one_nodes_until_it_expires(self, store: Store) -> None:
-        async def lease(node: str, now_ms: int, until_ms: int, sink: str = "kafka", interview: str = "talk") -> bool:
-            return await store.lease(sink, interview, node=node, now_ms=now_ms, until_ms=until_ms)
+    async def test_a_lease_is_one_nodes_whatever_the_time(self, store: Store) -> None:
+        async def lease(node: str, number: int, sink: str = "kafka", interview: str = "talk") -> Lease | None:
+            return await store.lease(sink, interview, Lease(node=node, until_ms=number))
 
-        assert await lease("a", 0, 100)
-        assert not await lease("b", 50, 150)
-        assert await lease("b", 50, 150, sink="webhook")
-        assert await lease("b", 50, 150, interview="other")
-        assert await lease("a", 60, 200)
-        assert not await lease("b", 199, 300)
-        assert await lease("b", 200, 300)
-        assert not await lease("a", 210, 400)
+        held = Lease(node="a", until_ms=100)
+        assert await lease("a", 100) is None
+        assert await lease("b", NOW_MS) == held
+        assert await lease("b", 50, sink="webhook") is None
+        assert await lease("b", 50, interview="other") is None
+        assert await lease("a", 99) is None
+        assert await lease("b", NOW_MS) == Lease(node="a", until_ms=99)
+
+    async def test_a_lease_is_taken_over_only_while_it_is_as_it_was_seen(self, store: Store) -> None:
+        first, renewed = Lease(node="a", until_ms=100), Lease(node="a", until_ms=101)
+        mine, late = Lease(node="b", until_ms=7), Lease(node="c", until_ms=8)
+        assert await store.lease("kafka", "talk", first) is None
+        assert await store.lease("kafka", "talk", renewed) is None
+        assert await store.lease("kafka", "talk", mine, over=first) == renewed
+        assert await store.lease("kafka", "talk", mine, over=Lease(node="c", until_ms=101)) == renewed
+        assert await store.lease("kafka", "talk", mine, over=renewed) is None
+        assert await store.lease("kafka", "talk", late, over=renewed) == mine
+        assert await store.lease("kafka", "talk", renewed) == mine
 
     async def test_a_lease_is_given_back_by_its_holder_alone(self, store: Store) -> None:
-        assert await store.lease("kafka", "talk", node="a", now_ms=0, until_ms=100)
+        one, two = Lease(node="a", until_ms=100), Lease(node="b", until_ms=100)
+        assert await store.lease("kafka", "talk", one) is None
         await store.release("kafka", "talk", node="b")
-        assert not await store.lease("kafka", "talk", node="b", now_ms=1, until_ms=100)
+        assert await store.lease("kafka", "talk", two) == one
         await store.release("kafka", "talk", node="a")
-        assert await store.lease("kafka", "talk", node="b", now_ms=2, until_ms=100)
+        assert await store.lease("kafka", "talk", two, over=one) is None
 
     async def test_of_many_who_want_a_lease_one_gets_it(self, store: Store) -> None:
-        for now_ms in (0, 1_000, 2_000):
-            taken = await asyncio.gather(
-                *(store.lease("kafka", "talk", node=f"n{n}", now_ms=now_ms, until_ms=now_ms + 1_000) for n in range(16))
-            )
-            assert sum(taken) == 1
+        over: Lease | None = None
+        for number in range(3):
+            wanted = [Lease(node=f"n{n}-{number}", until_ms=number) for n in range(16)]
+            found = await asyncio.gather(*(store.lease("kafka", "talk", one, over=over) for one in wanted))
+            (over,) = (one for one, other in zip(wanted, found, strict=True) if other is None)
+            assert {other for other in found if other is not None} == {over}

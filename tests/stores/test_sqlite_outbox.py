@@ -10,6 +10,7 @@ import pytest
 
 from streamsrv.errors import StoreUnavailable
 from streamsrv.stores.base import StreamStats
+from streamsrv.stores.handoff import Lease
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore, deletes, schema
 from streamsrv.stores.sqlite.handoffs import Order
 from tests.stores.builders import NOW_MS, begin, final
@@ -147,11 +148,11 @@ async def test_a_doomed_interviews_finals_wait_no_more(tmp_path: Path, monkeypat
 
 async def test_nobody_holds_a_lease_over_a_restart(tmp_path: Path) -> None:
     store = await opened(tmp_path)
-    assert await store.lease("kafka", "talk", node="a", now_ms=0, until_ms=1 << 50)
+    assert await store.lease("kafka", "talk", Lease(node="a", until_ms=1 << 50)) is None
     await store.close()
     store = await opened(tmp_path)
     try:
-        assert await store.lease("kafka", "talk", node="b", now_ms=1, until_ms=2)
+        assert await store.lease("kafka", "talk", Lease(node="b", until_ms=2)) is None
     finally:
         await store.close()
 

@@ -1,17 +1,33 @@
-"""The leases one node holds on the interviews of one sink."""
+"""The leases one node holds on the interviews of one sink.
+
+Each renewal raises the number in the lease.  Who wants another's lease watches that number on its own monotonic clock,
+and takes the lease, if it still stands as it was seen, when it stood still for ``lease_s``: its holder has believed in it
+no longer than that by then.  So no node's UTC matters.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from streamsrv.errors import StoreUnavailable
-from streamsrv.stores.handoff import HandoffStore
+from streamsrv.stores.handoff import HandoffStore, Lease
 
 SPARE = 0.5
 """Share of a lease that must be left when a batch is begun: its deadline lies inside."""
 AT_ONCE = 64
 """Leases given back side by side."""
+FORGOTTEN = 3
+"""Times ``lease_s`` after which a rival's lease that nobody asked for again is watched no more."""
+
+
+class _Rival(NamedTuple):
+    """Another node's lease that is in the way."""
+
+    lease: Lease
+    since: float
+    """Monotonic seconds at which it was first seen to stand so."""
 
 
 class Leases:
@@ -21,7 +37,7 @@ class Leases:
         node: this node's name.
         lease_s: how long one holds.
         now: monotonic seconds.
-        utc_ms: the wall clock.
+        utc_ms: the wall clock, from which the numbers begin.
     """
 
     def __init__(
@@ -40,7 +56,10 @@ class Leases:
         self._lease_s = lease_s
         self._now = now
         self._utc_ms = utc_ms
+        self._number = 0
         self._until: dict[str, float] = {}  # as many as interviews were relayed within ``lease_s``
+        self._rivals: dict[str, _Rival] = {}
+        self._leaving: set[str] = set()
 
     async def hold(self, interview: str) -> bool:
         """Whether this node may relay the interview for another ``SPARE`` of a lease.
@@ -51,33 +70,59 @@ class Leases:
         now = self._now()
         if self._until.get(interview, now) - now > self._lease_s * SPARE:
             return True
-        at_ms = self._utc_ms()
-        taken = await self._store.lease(
-            self._sink, interview, node=self._node, now_ms=at_ms, until_ms=at_ms + int(self._lease_s * 1000)
-        )
-        if taken:
+        if interview in self._leaving:
+            return False
+        self._until.pop(interview, None)  # or it might expire, and be given back, while it is renewed
+        rival = self._rivals.get(interview)
+        over = rival.lease if rival and now - rival.since >= self._lease_s else None
+        other = await self._store.lease(self._sink, interview, self._next(), over=over)
+        if other is None:
             self._until[interview] = now + self._lease_s
-        else:
-            self._until.pop(interview, None)
-        return taken
+            self._rivals.pop(interview, None)
+        elif rival is None or rival.lease != other:
+            self._rivals[interview] = _Rival(other, self._now())
+        return other is None
 
-    def forget_expired(self) -> None:
+    def _next(self) -> Lease:
+        """One that none of this node's was like."""
+        self._number = max(self._number + 1, self._utc_ms() + int(self._lease_s * 1000))
+        return Lease(node=self._node, until_ms=self._number)
+
+    async def drop_expired(self) -> None:
+        """Give back what was not renewed, so that whoever relays next need not watch it first.
+
+        Raises:
+            StoreUnavailable: they do.
+        """
         now = self._now()
-        self._until = {interview: until for interview, until in self._until.items() if until > now}
+        expired = {interview for interview, until in self._until.items() if until <= now}
+        self._rivals = {name: one for name, one in self._rivals.items() if now - one.since < FORGOTTEN * self._lease_s}
+        self._leaving |= expired
+        try:
+            await self._give_back(expired)
+        finally:
+            self._leaving -= expired
 
     async def give_back(self, interview: str) -> None:
         """Others may have it at once.
 
         Raises:
-            StoreUnavailable: they wait until it expires.
+            StoreUnavailable: they have to watch it.
         """
         if self._until.pop(interview, None) is not None:
             await self._store.release(self._sink, interview, node=self._node)
 
     async def give_all_back(self) -> None:
-        """At the end; what the store does not take expires."""
-        names = tuple(self._until)
+        """At the end; what the store does not take others have to watch."""
+        try:
+            await self._give_back(self._until)
+        except StoreUnavailable:
+            pass
+
+    async def _give_back(self, interviews: Iterable[str]) -> None:
+        names = tuple(interviews)
         for at in range(0, len(names), AT_ONCE):
             some = (self.give_back(interview) for interview in names[at : at + AT_ONCE])
-            if any(isinstance(one, StoreUnavailable) for one in await asyncio.gather(*some, return_exceptions=True)):
-                return
+            for said in await asyncio.gather(*some, return_exceptions=True):
+                if isinstance(said, StoreUnavailable):
+                    raise said

@@ -139,9 +139,9 @@ class Relay:
         try:
             found = await self._world.store.due(self.name, after=self._behind, limit=PAGE)
             self._book.found(found)
-            self._leases.forget_expired()
             self._behind = found[-1] if len(found) == PAGE else ""
             pause_s = 0.0 if self._behind else pause_s
+            await self._leases.drop_expired()
         except StoreUnavailable as error:
             self._lost_store(error)
         finally:
@@ -173,7 +173,7 @@ class Relay:
         match ending:
             case "drained" | "more":
                 self._book.done(interview, more=ending == "more")
-            case "elsewhere":  # should the other node die, its lease expires
+            case "elsewhere":  # should the other node die, its lease stands still
                 self._book.rest(interview, self._now() + min(self._settings.poll_s, self._settings.lease_s / 2))
             case "refused" | "failed":
                 self._rest(interview)

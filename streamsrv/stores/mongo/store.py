@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from pymongo import AsyncMongoClient
@@ -32,7 +31,7 @@ from streamsrv.stores.base import (
     StreamKey,
     StreamStats,
 )
-from streamsrv.stores.handoff import DeadLetter, SinkFigures, Waiting
+from streamsrv.stores.handoff import DeadLetter, Lease, SinkFigures, Waiting
 from streamsrv.stores.mongo import (
     client,
     deletes,
@@ -57,7 +56,7 @@ log = telemetry.logger("mongo")
 MEND_EVERY_S = 60.0
 """Pause between two looks for interviews that should be complete."""
 FORGET_LEASES_MS = 86_400_000
-"""Leases that ran out so long before a start are deleted by it."""
+"""Leases whose holder gave no sign for so long before a start are deleted by it."""
 
 
 class MongoStore:
@@ -294,9 +293,8 @@ class MongoStore:
         refusal = handoffs.Refusal(sink, interview, place, reason, dead, now_ms)
         await self._run(handoffs.refused(self._rooms, refusal))
 
-    async def lease(self, sink: str, interview: str, *, node: str, now_ms: int, until_ms: int) -> bool:
-        take = partial(leases.take, self._rooms, sink, interview)
-        return await self._run(take(node=node, now_ms=now_ms, until_ms=until_ms))
+    async def lease(self, sink: str, interview: str, wanted: Lease, *, over: Lease | None = None) -> Lease | None:
+        return await self._run(leases.take(self._rooms, sink, interview, wanted, over=over))
 
     async def release(self, sink: str, interview: str, *, node: str) -> None:
         await self._run(leases.release(self._rooms, sink, interview, node=node))

@@ -17,6 +17,7 @@ from streamsrv.stores.handoff import (
     Deletion,
     Handoff,
     HandoffKind,
+    Lease,
     Outgoing,
     SinkFigures,
     Waiting,
@@ -177,13 +178,21 @@ def refused(connection: sqlite3.Connection, refusal: Refusal) -> None:
     )
 
 
-def lease(connection: sqlite3.Connection, sink: str, interview: str, *, node: str, now_ms: int, until_ms: int) -> bool:
+def lease(connection: sqlite3.Connection, sink: str, interview: str, wanted: Lease, over: Lease | None) -> Lease | None:
+    """Another node's that is in the way; ``None``: taken."""
+    over = over or wanted
     taken = connection.execute(
-        """INSERT INTO leases (sink, interview, node, until) VALUES (?1, ?2, ?3, ?5)
-            ON CONFLICT (sink, interview) DO UPDATE SET node = ?3, until = ?5 WHERE node = ?3 OR until <= ?4""",
-        (sink, interview, node, now_ms, until_ms),
+        """INSERT INTO leases (sink, interview, node, until) VALUES (?1, ?2, ?3, ?4)
+            ON CONFLICT (sink, interview) DO UPDATE SET node = ?3, until = ?4
+                WHERE node = ?3 OR node = ?5 AND until = ?6""",
+        (sink, interview, wanted.node, wanted.until_ms, over.node, over.until_ms),
     )
-    return taken.rowcount == 1
+    if taken.rowcount == 1:
+        return None
+    node, until_ms = connection.execute(
+        "SELECT node, until FROM leases WHERE sink = ? AND interview = ?", (sink, interview)
+    ).fetchone()
+    return Lease(node=node, until_ms=until_ms)
 
 
 def release(connection: sqlite3.Connection, sink: str, interview: str, *, node: str) -> None:

@@ -14,7 +14,7 @@
 ``jobs``        one row per uploaded file, ``ord`` in the order they came; the job itself is JSON.
 ``handoffs``    one row per sink and thing that waits for it (pending) or that it refused for good (dead); what a sink
                 has is in no row.  ``segment`` is the final's row, ``document`` (JSON) a completion or a deletion.
-``leases``      which node relays an interview to a sink, and until when.
+``leases``      which node relays an interview to a sink; ``until``, the number it raises.
 
 The version is ``PRAGMA user_version``.  Each migration is *additive*, so that a program opens a database that is at
 most one version newer than itself: the release before can be put back without touching the data.

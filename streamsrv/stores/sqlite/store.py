@@ -28,7 +28,7 @@ from streamsrv.stores.base import (
     StreamKey,
     StreamStats,
 )
-from streamsrv.stores.handoff import DeadLetter, SinkFigures, Waiting
+from streamsrv.stores.handoff import DeadLetter, Lease, SinkFigures, Waiting
 from streamsrv.stores.sqlite import deletes, handoffs, jobs, reads, rows, schema, writes
 from streamsrv.stores.sqlite.lock import ServerLock
 from streamsrv.stores.sqlite.readers import Readers
@@ -215,8 +215,8 @@ class SqliteStore:
         refusal = handoffs.Refusal(sink, interview, place, reason, dead, now_ms)
         await self._writer.submit(partial(handoffs.refused, refusal=refusal), single=True)
 
-    async def lease(self, sink: str, interview: str, *, node: str, now_ms: int, until_ms: int) -> bool:
-        work = partial(handoffs.lease, sink=sink, interview=interview, node=node, now_ms=now_ms, until_ms=until_ms)
+    async def lease(self, sink: str, interview: str, wanted: Lease, *, over: Lease | None = None) -> Lease | None:
+        work = partial(handoffs.lease, sink=sink, interview=interview, wanted=wanted, over=over)
         return await self._writer.submit(work, single=True)
 
     async def release(self, sink: str, interview: str, *, node: str) -> None:

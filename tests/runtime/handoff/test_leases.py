@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from tests.stores.builders import NOW_MS
 
 
 class Clock:
-    def __init__(self) -> None:
+    """A node's clocks; its UTC may be wrong."""
+
+    def __init__(self, *, off_s: float = 0.0) -> None:
         self.s = 1_000.0
+        self.off_s = off_s
 
     def now(self) -> float:
         return self.s
 
     def utc_ms(self) -> int:
-        return NOW_MS + int(self.s * 1000)
+        return NOW_MS + int((self.s + self.off_s) * 1000)
 
 
 @pytest.fixture
@@ -55,11 +59,65 @@ async def test_a_renewed_lease_holds_from_then_on(store: SqliteStore) -> None:
         assert await one.hold("talk")
         clock.s += 16
         assert not await two.hold("talk")
-    clock.s += 14.1
+    clock.s += 29.9
+    assert not await two.hold("talk")
+    clock.s += 0.2
     assert await two.hold("talk")
+    assert not await one.hold("talk")
 
 
-async def test_expired_ones_are_forgotten_and_all_can_be_given_back(store: SqliteStore) -> None:
+@pytest.mark.parametrize("off_s", [-86_400.0, -40.0, 40.0, 86_400.0])
+async def test_clocks_that_are_apart_make_no_two_holders(store: SqliteStore, off_s: float) -> None:
+    here, there = Clock(), Clock(off_s=off_s)
+    one, two = leases(store, here, "n1"), leases(store, there, "n2")
+    for second in range(200):
+        here.s = there.s = 1_000.0 + second
+        assert await one.hold("talk")
+        assert not await two.hold("talk")
+    for _ in range(30):  # n1 died; its last renewal was seen at most half a lease ago
+        assert there.s < 1_199.0 + 30
+        there.s += 1
+        if await two.hold("talk"):
+            break
+    assert await two.hold("talk")
+    assert there.s > 1_199.0 + 15 - 2
+
+
+async def test_a_clock_that_is_set_back_renews_all_the_same(store: SqliteStore) -> None:
+    clock = Clock()
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    for _ in range(6):
+        assert await one.hold("talk")
+        assert not await two.hold("talk")
+        clock.s += 16
+        clock.off_s -= 16
+
+
+async def test_who_looks_away_has_seen_nothing_stand_still(store: SqliteStore) -> None:
+    clock = Clock()
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    assert await one.hold("talk")
+    assert not await two.hold("talk")
+    clock.s += 16
+    assert await one.hold("talk")
+    clock.s += 15  # n2 saw the first one 31 s ago, but that is not the one that stands there
+    assert not await two.hold("talk")
+    clock.s += 29
+    assert not await two.hold("talk")
+
+
+async def test_a_lease_given_back_and_taken_again_is_not_the_old_one(store: SqliteStore) -> None:
+    clock = Clock()
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    assert await one.hold("talk")
+    assert not await two.hold("talk")
+    await one.give_back("talk")
+    clock.s += 31
+    assert await leases(store, clock, "n1").hold("talk")
+    assert not await two.hold("talk")
+
+
+async def test_expired_ones_are_given_back_and_so_are_all_at_the_end(store: SqliteStore) -> None:
     clock = Clock()
     one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
     for number in range(100):
@@ -67,10 +125,40 @@ async def test_expired_ones_are_forgotten_and_all_can_be_given_back(store: Sqlit
     clock.s += 20
     assert await one.hold("i7")
     clock.s += 11
-    one.forget_expired()
+    await one.drop_expired()
     assert set(one._until) == {"i7"}
+    assert await two.hold("i8")
     assert not await two.hold("i7")
     await one.give_all_back()
     assert await two.hold("i7")
     await one.give_back("i7")
     assert not await one.hold("i7")
+
+
+async def test_what_is_being_given_back_is_not_held(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, gate, release = Clock(), asyncio.Event(), store.release
+
+    async def slowly(sink: str, interview: str, *, node: str) -> None:
+        await gate.wait()
+        await release(sink, interview, node=node)
+
+    monkeypatch.setattr(store, "release", slowly)
+    one = leases(store, clock, "n1")
+    assert await one.hold("talk")
+    clock.s += 31
+    dropping = asyncio.create_task(one.drop_expired())
+    await asyncio.sleep(0)
+    assert not await one.hold("talk")
+    gate.set()
+    await dropping
+    assert await one.hold("talk")
+
+
+async def test_leases_nobody_wants_any_more_are_not_watched(store: SqliteStore) -> None:
+    clock = Clock()
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    assert await one.hold("talk")
+    assert not await two.hold("talk")
+    clock.s += 91
+    await two.drop_expired()
+    assert two._rivals == {}

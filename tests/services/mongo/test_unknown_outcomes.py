@@ -11,7 +11,7 @@ from pymongo.asynchronous.database import AsyncDatabase
 
 from streamsrv.errors import StoreUnavailable
 from streamsrv.stores.base import Anchor, StreamKey, StreamStats
-from streamsrv.stores.handoff import Deletion, Outgoing
+from streamsrv.stores.handoff import Deletion, Lease, Outgoing
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
 from tests.services.mongo.line import Line, line_to
@@ -57,7 +57,7 @@ async def _handed(store: MongoStore, key: StreamKey) -> object:
 
 
 async def _lease(store: MongoStore, key: StreamKey) -> object:
-    return await store.lease("kafka", "talk", node="a", now_ms=0, until_ms=10)
+    return await store.lease("kafka", "talk", Lease(node="a", until_ms=10))
 
 
 async def _delete(store: MongoStore, key: StreamKey) -> object:
