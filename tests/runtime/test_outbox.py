@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -45,9 +46,19 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 @asynccontextmanager
 async def relaying(
-    store: SqliteStore, *sinks: ScriptedSink, settings: OutboxSettings = QUICK, node: str = "n1", started: bool = True
+    store: SqliteStore,
+    *sinks: ScriptedSink,
+    settings: OutboxSettings = QUICK,
+    node: str = "n1",
+    started: bool = True,
+    ahead_s: int = 0,
 ) -> AsyncIterator[Outbox]:
-    outbox = Outbox(store, sinks, settings, CollectorRegistry(), node=node, chance=random.Random(5))
+    """A node whose UTC may be ahead."""
+
+    def utc_ms() -> int:
+        return time.time_ns() // 1_000_000 + ahead_s * 1_000
+
+    outbox = Outbox(store, sinks, settings, CollectorRegistry(), node=node, chance=random.Random(5), utc_ms=utc_ms)
     if started:
         outbox.start()
     try:
@@ -405,7 +416,8 @@ async def test_two_nodes_on_one_store_double_nothing_and_keep_order(store: Sqlit
         assert found == [str(n) for n in range(10)]
 
 
-async def test_another_node_goes_on_when_a_lease_expires(store: SqliteStore) -> None:
+@pytest.mark.parametrize("ahead_s", [0, 3_600, -3_600])
+async def test_another_node_goes_on_when_a_lease_stands_still(store: SqliteStore, ahead_s: int) -> None:
     """A node that hangs in the middle of a batch: its batch comes twice, nothing is missing, order is kept."""
     hung, second = ScriptedSink(), ScriptedSink()
     hung.gate.clear()
@@ -413,7 +425,7 @@ async def test_another_node_goes_on_when_a_lease_expires(store: SqliteStore) -> 
     async with relaying(store, hung, settings=settings, node="n1"):
         await talk(store, 10)
         await until(lambda: hung.busy == 1)
-        async with relaying(store, second, settings=settings, node="n2"):
+        async with relaying(store, second, settings=settings, node="n2", ahead_s=ahead_s):
             await asyncio.sleep(0.2)
             assert second.batches == []
             await until(lambda: second.segments() == list(range(10)))
