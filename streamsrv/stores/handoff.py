@@ -6,8 +6,8 @@ belongs to what is handed on, so that it is kept by the same atomic write: a sto
 final's own document (per sink: pending, sent or dead, and the attempts), and finds what is pending by an index.
 
 Several nodes may relay from one store.  A *lease* on (sink, interview) keeps two of them from doing the same at once.
-Its holder raises the number in it; a rival may take it once it saw, on its own clock, the number stand still for as long
-as a lease holds.  It is a hint, never a promise: whoever reads a sink must expect to read a thing twice.
+Its holder raises the number in it; a rival may take it once it saw, on its own clock, the number stand still for as
+long as a lease holds.  It is a hint, never a promise: whoever reads a sink must expect to read a thing twice.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The leases one node holds on the interviews of one sink.
 
 Each renewal raises the number in the lease.  Who wants another's lease watches that number on its own monotonic clock,
-and takes the lease, if it still stands as it was seen, when it stood still for ``lease_s``: its holder has believed in it
-no longer than that by then.  So no node's UTC matters.
+and takes the lease when the number stood still for ``lease_s``, if it still does: its holder believed in it no longer.
+So no node's UTC matters.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@
                 the final's own fields as in ``events.Final``; ``handoff``.
 ``jobs``        the job's own fields as in ``stores.base``; ``ord``, their order; ``node``, where its file is.
 ``deletions``   what the sinks have still to hear of deleted interviews.
-``leases``      who relays what (``node``, ``until``).  ``nodes``: which servers live.  ``meta``: the version, and the last place given, with
-                the batches under way (``writing``).
+``leases``      who relays what: ``node``; ``until``, the number it raises.
+``nodes``       which servers live.
+``meta``        the version, and the last place given, with the batches under way (``writing``).
 
 Times are dates.  Every document has ``schema``.  Documents are changed field by field, and fields this version does not
 know are left as they are; what a version needs and an older one did not write has a default here.
