@@ -79,7 +79,8 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
         ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
     faults = " ".join(fault.short for fault in plan.faults) or "nothing"
     whole, verdict = sum(ledger.seconds.values()), "BROKE" if complaints else "ok   "
-    _say(f"seed {plan.seed:4} {plan.shape:5} {whole:5.1f} s  {verdict}  {faults}")
+    parts = ", ".join(f"{part} {spent:.1f}" for part, spent in ledger.seconds.items())
+    _say(f"seed {plan.seed:4} {plan.shape:5} {whole:5.1f} s  {verdict}  {faults}  ({parts})")
     if not complaints:
         shutil.rmtree(place)
         return True

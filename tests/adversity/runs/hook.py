@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 
 import msgspec
@@ -13,6 +14,7 @@ from tests.adversity.runs.lines import HOST
 
 SECRET = "a secret of the runs"
 MOST_BYTES = 16 * 1_048_576
+REDIRECTS = (301, 302, 303, 307, 308)
 HANGS_S = 30.0
 """Longer than anybody waits."""
 
@@ -21,7 +23,7 @@ class Hook:
     """Takes ``POST /{run}``.  ``mode`` says what it does:
 
     ``well``; ``away``: 503, nothing kept; ``hang``: no answer, nothing kept; ``lose_answers``: kept, and the connection
-    is broken before the answer.
+    is broken before the answer; ``redirect``: nothing kept, and somebody who follows is caught.
     """
 
     def __init__(self) -> None:
@@ -30,12 +32,15 @@ class Hook:
         """Events of each run, as they came."""
         self.forged = 0
         """Requests that were not signed by us."""
+        self.followed = 0
+        """Requests that went where a redirect led."""
         self._runner: web.AppRunner | None = None
         self._woken = asyncio.Event()
 
     async def start(self) -> Hook:
         app = web.Application(client_max_size=MOST_BYTES)
         app.router.add_post("/{run}", self._take)
+        app.router.add_route("*", "/{run}/elsewhere", self._catch)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, 0).start()
@@ -57,11 +62,23 @@ class Hook:
         self._woken.set()
         self._woken = asyncio.Event()
 
+    @property
+    def complaints(self) -> list[str]:
+        """What should not have come here."""
+        told = {"were not signed": self.forged, "followed a redirect": self.followed}
+        return [f"{number} requests to the webhook {what}" for what, number in told.items() if number]
+
+    async def _catch(self, request: web.Request) -> web.Response:
+        self.followed += 1
+        return web.Response()
+
     async def _take(self, request: web.Request) -> web.Response:
         body = await request.read()
         mode = self.mode
         if mode == "away":
             return web.Response(status=503)
+        if mode == "redirect":
+            return web.Response(status=random.choice(REDIRECTS), headers={"Location": f"{request.path}/elsewhere"})
         if mode == "hang":
             woken = self._woken
             try:

@@ -10,11 +10,14 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking
+from streamsrv.cli.complaints import SETUP
+from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking, Watching
 from tests.adversity.runs.speech import Placed
 
 SLACK = 1_600
 """Samples by which a stored final may miss the edge of a word: a tone fades within 10 ms, a frame has 20 ms."""
+SAYS = {"garble": "damaged", "age": "version"}
+"""What a server says of a database that it must not use."""
 MOST_WER = 0.01
 """Share of recorded digits that may differ from the undisturbed run.  Tones must not differ at all."""
 
@@ -35,6 +38,8 @@ def judge(ledger: Ledger, undisturbed: Ledger | None = None) -> list[str]:
         *_kept_through_failures(ledger),
         *_not_restarted(ledger),
         *_words(ledger, undisturbed),
+        *_files(ledger),
+        *_refused(ledger),
         *(f"left over: {one}" for one in ledger.left_over),
         *(f"log: {one}" for one in ledger.complaints),
     ]
@@ -62,10 +67,11 @@ def _shown_is_stored(ledger: Ledger) -> Iterator[str]:
             yield f"I1: {_name(final)} was shown at {final.at:.2f} s ({final.durable}) and is not stored"
         elif row.text != final.text:
             yield f"I1: {_name(final)} was shown as {final.text!r} and stored as {row.text!r}"
-    seen = {final.key for final in ledger.watched}
-    for row in ledger.rows:
-        if row.interview == ledger.plan.watched and row.key not in seen:
-            yield f"I1: segment {row.key} was not shown to the viewer"
+    for number, one in enumerate(ledger.watching):
+        seen = {final.key for final in one.shown}
+        for row in ledger.rows:
+            if row.interview == one.interview and row.key not in seen:
+                yield f"I1: segment {row.key} was not shown to viewer {number}"
 
 
 def _stored_once(ledger: Ledger) -> Iterator[str]:
@@ -84,22 +90,16 @@ def _stored_once(ledger: Ledger) -> Iterator[str]:
         stored = sum(1 for row in ledger.rows if row.stream == one.stream)
         if one.closed_finals is not None and one.closed_finals != stored:
             yield f"I2: speaker {number} was told of {one.closed_finals} finals at the end, {stored} are stored"
-    yield from _watched_once(ledger)
+    for number, watching in enumerate(ledger.watching):
+        yield from _watched_once(number, watching)
 
 
-def _watched_once(ledger: Ledger) -> Iterator[str]:
-    """A viewer is shown a final once; one that it saw from a spool may come again when it is stored.
-
-    So may all of them, once, to who comes back behind a final that only a spool has: the store cannot tell its place.
-    """
+def _watched_once(number: int, watching: Watching) -> Iterator[str]:
+    """A viewer is shown a final once; one that it saw from a spool may come again until it is stored."""
     surely: set[tuple[str, int, int]] = set()
-    last: Shown | None = None
-    for final in ledger.watched:
-        if last is not None and last.connection != final.connection and last.durable == "spool":
-            surely.clear()
-        last = final
+    for final in watching.shown:
         if final.key in surely:
-            yield f"I2: a viewer was shown {_name(final)} again at {final.at:.2f} s"
+            yield f"I2: viewer {number} was shown {_name(final)} again at {final.at:.2f} s"
         elif final.durable == "store":
             surely.add(final.key)
 
@@ -199,8 +199,10 @@ def _words(ledger: Ledger, undisturbed: Ledger | None) -> Iterator[str]:
     first = ""
     for number, voice in enumerate(ledger.plan.voices):
         for channel in range(len(voice.speech.channels)):
-            got = said(ledger, number, channel)
-            wanted = voice.speech.words(channel) if undisturbed is None else said(undisturbed, number, channel)
+            got = said(ledger, ledger.speaking[number].stream, channel)
+            wanted = voice.speech.words(channel)
+            if undisturbed is not None:
+                wanted = said(undisturbed, undisturbed.speaking[number].stream, channel)
             errors = distance(got, wanted)
             differ, total = differ + errors, total + len(wanted)
             if errors and not first:
@@ -210,9 +212,35 @@ def _words(ledger: Ledger, undisturbed: Ledger | None) -> Iterator[str]:
         yield f"words: {differ} of {total} differ; {first}"
 
 
-def said(ledger: Ledger, speaker: int, channel: int) -> list[str]:
+def _files(ledger: Ledger) -> Iterator[str]:
+    """A file that was taken is heard once and to its end; one that may have been taken is not heard at all, or so."""
+    for number, (file, one) in enumerate(zip(ledger.plan.files, ledger.sending, strict=True)):
+        if one.ended != "done":
+            yield f"file: {number} did not come to an end: {one.ended}"
+        if one.stream not in one.streams:
+            yield f"file: {number} has no stream of its job"
+        if len(one.streams) > one.attempts:
+            yield f"file: {number} was sent {one.attempts} times and heard {len(one.streams)} times"
+        for stream in one.streams:
+            got, wanted = said(ledger, stream, 0), file.speech.words(0)
+            if got != wanted:
+                yield f"file: {number}: {stream} is {' '.join(got)} instead of {' '.join(wanted)}"
+            for word in file.speech.placed():
+                if not _holds(ledger.rows, stream, word):
+                    yield f"file: {number}: {_place(word)} is in no final of {stream}"
+
+
+def _refused(ledger: Ledger) -> Iterator[str]:
+    """A server with a database that it must not use says so, and leaves it as it is."""
+    for one in ledger.refused:
+        if one.code != SETUP or SAYS[one.why] not in one.said:
+            yield f"refusal: with {one.why} it ended with {one.code}: {one.said[:300]}"
+        if not one.untouched:
+            yield f"refusal: with {one.why} it changed its database"
+
+
+def said(ledger: Ledger, stream: str, channel: int) -> list[str]:
     """Stored words of one channel, in order."""
-    stream = ledger.speaking[speaker].stream
     rows = [row for row in ledger.rows if row.stream == stream and row.channel == channel]
     return " ".join(row.text for row in sorted(rows, key=lambda row: row.start)).split()
 
@@ -231,7 +259,8 @@ def distance(got: Sequence[str], wanted: Sequence[str]) -> int:
 def _all_shown(ledger: Ledger) -> Iterator[Shown]:
     for one in ledger.speaking:
         yield from one.shown
-    yield from ledger.watched
+    for watching in ledger.watching:
+        yield from watching.shown
 
 
 def _tracks(rows: Sequence[Row]) -> Iterator[list[Row]]:

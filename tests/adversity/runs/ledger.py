@@ -86,6 +86,37 @@ class Speaking(msgspec.Struct, kw_only=True):
         return self.greeted[-1].stream if self.greeted else ""
 
 
+class Watching(msgspec.Struct, kw_only=True):
+    """What one viewer saw."""
+
+    interview: str
+    shown: list[Shown] = []
+
+
+class Sending(msgspec.Struct, kw_only=True):
+    """What became of one uploaded file."""
+
+    attempts: int = 0
+    """Times it was sent: one that got no answer may have been taken all the same."""
+    job: str = ""
+    stream: str = ""
+    """Of the attempt that was answered."""
+    ended: str = "never"
+    """``done`` is the one good end; otherwise the job's state, or what the server said."""
+    streams: list[str] = []
+    """Of all attempts, as the store has them."""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A start that had to fail."""
+
+    why: str
+    code: int
+    said: str
+    untouched: bool
+    """Whether every byte of the data is as it was."""
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The store, read by somebody else right after a process died."""
 
@@ -126,7 +157,9 @@ class Ledger(msgspec.Struct, kw_only=True):
 
     plan: Plan
     speaking: list[Speaking] = []
-    watched: list[Shown] = []
+    watching: list[Watching] = []
+    sending: list[Sending] = []
+    refused: list[Refused] = []
     snapshots: list[Snapshot] = []
     rows: list[Row] = []
     """The store when all was over."""

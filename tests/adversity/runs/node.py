@@ -19,6 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.adversity.runs import served
 from tests.adversity.runs.balancer import is_ready
 from tests.adversity.runs.ledger import Died
 from tests.adversity.runs.lines import HOST
@@ -86,6 +87,7 @@ class Node:
         self.port = free_port()
         self.data = folder / "data"
         self.log = folder / f"{name.replace(' ', '-')}.log"
+        self._beside = folder / name.replace(" ", "-")
         self.lives = 0
         self._settings = settings
         self._clock = clock
@@ -114,19 +116,8 @@ class Node:
 
     async def start(self) -> None:
         """Start it and wait until it takes speakers."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMSRV_")}
-        environ |= {
-            "STREAMSRV_SERVER_PORT": str(self.port),
-            "STREAMSRV_STORE_DATA_DIR": str(self.data),
-            "STREAMSRV_SERVER_LOG_FORMAT": "json",
-            **self._settings,
-        }
         self._wanted = False
-        with self.log.open("ab") as log:
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "streamsrv", "serve", cwd=ROOT, env=environ, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+        self._process = process = await self._launch(self.log)
         self.lives += 1
         self.groups.append(process.pid)
         self._watching = asyncio.create_task(self._watch(process))
@@ -135,6 +126,37 @@ class Node:
                 if process.returncode is not None:
                     raise AssertionError(f"{self.name} did not start: {self.tail()}")
                 await asyncio.sleep(LOOKS_EVERY_S)
+
+    async def _launch(self, log: Path) -> asyncio.subprocess.Process:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMSRV_")}
+        environ |= {
+            "STREAMSRV_SERVER_PORT": str(self.port),
+            "STREAMSRV_STORE_DATA_DIR": str(self.data),
+            "STREAMSRV_SERVER_LOG_FORMAT": "json",
+            **self._settings,
+        }
+        with log.open("ab") as out:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "tests.adversity.runs.served", str(self._beside), "serve", cwd=ROOT, env=environ,
+                stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+
+    async def refuses(self) -> tuple[int, str]:
+        """Start it when it must not come up; the exit code, and what it said.
+
+        Raises:
+            TimeoutError: it did come up, or hangs; it is killed.
+        """
+        said = self._beside.with_suffix(".refused")
+        process = await self._launch(said)
+        self.groups.append(process.pid)
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                code = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        return code, said.read_text("utf-8", "replace")
 
     @property
     def alive(self) -> bool:
@@ -147,6 +169,16 @@ class Node:
     async def term(self) -> None:
         """SIGTERM, and wait until it has gone."""
         await self._end(signal.SIGTERM)
+
+    def tell_stacks(self) -> None:
+        """Let it write where it is; a frozen one does when it is thawed, and one that just begins does not."""
+        if self._process is not None and self.alive and _catches(self._process.pid, served.TELL):
+            self._send(served.TELL)
+
+    def jump(self, seconds: int) -> None:
+        """Let its wall clock go wrong by so much; 0: right again.  A next life begins with a right one."""
+        self._beside.with_suffix(".offset").write_text(str(seconds), "ascii")
+        self._send(served.JUMP)
 
     def freeze(self) -> None:
         self._send(signal.SIGSTOP)
@@ -169,6 +201,11 @@ class Node:
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         code = await process.wait()
         self._died(Died(at=self._clock(), name=self.name, code=code, wanted=self._wanted))
+
+    @property
+    def database(self) -> list[Path]:
+        """The files of its SQLite database."""
+        return sorted(self.data.glob("streamsrv.db*"))
 
     def wipe(self) -> None:
         """Take its data away."""
@@ -228,6 +265,15 @@ def _group(pid: int) -> int:
         state = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
         return 0 if state[0] == "Z" else int(state[2])
     return 0
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process would survive the signal."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
 
 
 def _fill(path: Path) -> None:

@@ -13,8 +13,12 @@ from tests.models import tone
 Shape: TypeAlias = Literal["alone", "pair"]
 """One node on SQLite; or two nodes behind a balancer on MongoDB, with Redis, Kafka and a webhook."""
 Spoken: TypeAlias = Literal["tones", "digits"]
+FileKind: TypeAlias = Literal["WAV", "FLAC"]
+ViewerKind: TypeAlias = Literal["socket", "events"]
+"""By WebSocket or by Server-Sent Events."""
 LineHarm: TypeAlias = Literal["cut", "close", "half_up", "half_down", "stall", "hole", "throttle", "delay", "refuse"]
 NodeHarm: TypeAlias = Literal["kill", "term", "freeze", "disk_full"]
+LoneHarm: TypeAlias = Literal["garble", "age", "ahead", "behind"]
 
 SHAPES: tuple[Shape, ...] = ("alone", "pair")
 DIGITS_EVERY = 7
@@ -38,6 +42,17 @@ NODE_HARMS: dict[NodeHarm, tuple[float, float]] = {
     "disk_full": (0.5, 2.5),
 }
 """What can happen to a node; after ``kill`` and ``term`` it stays away for so long."""
+LONE_HARMS: dict[LoneHarm, tuple[float, float]] = {
+    "garble": (0, 0),
+    "age": (0, 0),
+    "ahead": (0.5, 4.0),
+    "behind": (0.5, 4.0),
+}
+"""What can happen to a node that is alone: its database is damaged, or from a later release, while it is down (row
+68); its wall clock jumps by an hour, and back (row 65).  Nodes that share a store must agree on the time."""
+LONE_EVERY = 3
+"""Of the runs of one node, one of so many has one of these; and of the others, one of so many a webhook that redirects
+(row 39)."""
 AWAY: tuple[float, float] = (0.3, 4.0)
 """Outages of services: up to a minute, fifteen times shorter."""
 SERVICE_HARMS: dict[str, tuple[str, ...]] = {
@@ -59,7 +74,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Since the speakers began."""
     what: str
     whom: str
-    """``line 3`` (of that speaker; the viewer's comes after theirs), ``node 0``, ``mongo``, ``redis``, ``kafka``."""
+    """``line 3`` (of that speaker; those of the viewers and of the files come after), ``node 0``, ``mongo`` ..."""
     lasts_s: float = 0.0
 
     @property
@@ -89,6 +104,18 @@ class Voice(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """One uploaded recording."""
+
+    at_s: float
+    interview: str
+    kind: FileKind
+    speech: Speech
+
+    def __str__(self) -> str:
+        return f"{self.at_s:6.2f} s  {self.interview}: a file, {self.kind}, {self.speech.seconds:.1f} s"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All of a run."""
 
@@ -97,15 +124,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     spoken: Spoken
     voices: tuple[Voice, ...]
     faults: tuple[Fault, ...]
+    files: tuple[File, ...] = ()
 
     @property
     def nodes(self) -> int:
         return 2 if self.shape == "pair" else 1
 
     @property
-    def watched(self) -> str:
-        """The interview the viewer looks at."""
-        return self.voices[0].interview
+    def viewers(self) -> tuple[tuple[ViewerKind, str], ...]:
+        """How each looks, and at which interview."""
+        return ("socket", self.voices[0].interview), ("events", self.voices[-1].interview)
+
+    @property
+    def lines(self) -> int:
+        """One for each speaker, one for each viewer, one for the files."""
+        return len(self.voices) + len(self.viewers) + 1
 
     @property
     def interviews(self) -> list[str]:
@@ -113,7 +146,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.shape}, {self.spoken}, {len(self.voices)} speakers"
-        return "\n".join([head, *(f"  {n}  {voice}" for n, voice in enumerate(self.voices)), *map(str, self.faults)])
+        voices = (f"  {n}  {voice}" for n, voice in enumerate(self.voices))
+        return "\n".join([head, *voices, *map(str, self.files), *map(str, self.faults)])
 
 
 def undisturbed(plan: Plan) -> Plan:
@@ -128,12 +162,29 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
     voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))
     over_s = max(voice.speech.seconds / voice.pace for voice in voices)
-    faults = _line_faults(chance, len(voices) + 1, over_s, rarely=shape == "pair")
+    faults = _line_faults(chance, range(len(voices) + 1), over_s, rarely=shape == "pair")
     faults += _node_faults(chance, over_s, 2 if shape == "pair" else 1)
     if shape == "pair":
         faults += _service_faults(chance, seed, over_s)
+    chance = random.Random(f"{shape} {seed} more")  # what was added later leaves what was there before as it is
+    faults += _line_faults(chance, range(len(voices) + 1, len(voices) + 3), over_s, rarely=shape == "pair")
+    faults += _rare_faults(chance, shape, over_s)
+    files = (_file(chance, voices, over_s),) if spoken == "tones" else ()
     ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
-    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered)
+    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered, files=files)
+
+
+def _file(chance: random.Random, voices: tuple[Voice, ...], over_s: float) -> File:
+    rate_hz = chance.choice((16_000, 8_000, 48_000))
+    words = LOW_WORDS if rate_hz == 8_000 else tone.WORDS
+    said = (chance.choices(words, k=chance.randint(1, 5)) for _ in range(chance.randint(2, 4)))
+    track = tuple(Utterance(words=tuple(one), pause_s=round(chance.uniform(0.7, 1.5), 2)) for one in said)
+    return File(
+        at_s=round(chance.uniform(0.2, over_s * 0.7), 2),
+        interview=chance.choice(voices).interview,
+        kind=chance.choice(("WAV", "FLAC")),
+        speech=Speech(rate_hz=rate_hz, lead_s=1.0, channels=(track,)),
+    )
 
 
 def _voice(chance: random.Random, seed: int, spoken: Spoken) -> Voice:
@@ -169,9 +220,9 @@ def _track(chance: random.Random, spoken: Spoken, words: tuple[str, ...]) -> tup
     return tuple(track)
 
 
-def _line_faults(chance: random.Random, lines: int, over_s: float, *, rarely: bool) -> list[Fault]:
+def _line_faults(chance: random.Random, lines: range, over_s: float, *, rarely: bool) -> list[Fault]:
     faults: list[Fault] = []
-    for line in range(lines):
+    for line in lines:
         for _ in range(chance.choice((0, 0, 1, 1) if rarely else (0, 1, 1, 2, 3))):
             what = chance.choice(list(LINE_HARMS))
             faults.append(_fault(chance, what, f"line {line}", over_s, LINE_HARMS[what]))
@@ -199,6 +250,15 @@ def _service_faults(chance: random.Random, seed: int, over_s: float) -> list[Fau
         faults = [fault for fault in faults if fault.whom != "kafka"]
         faults.append(_fault(chance, "kill", "kafka", over_s, (0.0, 1.0)))
     return faults
+
+
+def _rare_faults(chance: random.Random, shape: Shape, over_s: float) -> list[Fault]:
+    if chance.randrange(LONE_EVERY):
+        return []
+    if shape == "pair":
+        return [_fault(chance, "redirect", "webhook", over_s, AWAY)]
+    what = chance.choice(list(LONE_HARMS))
+    return [_fault(chance, what, "node 0", over_s, LONE_HARMS[what])]
 
 
 def _fault(chance: random.Random, what: str, whom: str, over_s: float, lasts: tuple[float, float]) -> Fault:

@@ -11,6 +11,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from streamsrv.stores.base import OPEN_JOBS
 from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.hook import SECRET, Hook
@@ -140,6 +141,18 @@ class Services:
                     await redis.flushall()
             case _:
                 await harm_line(self._lines[fault.whom], fault.what, fault.lasts_s)
+
+    # --- what is left over ----------------------------------------------------------------------------------------
+
+    async def open_jobs(self, run: str) -> list[str]:
+        """Names of the jobs of all nodes that did not come to an end; a store knows of its own node's alone."""
+        from pymongo import AsyncMongoClient
+
+        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.mongo_url)
+        try:
+            return [str(job["_id"]) async for job in client[run].jobs.find({"state": {"$in": list(OPEN_JOBS)}})]
+        finally:
+            await client.close()
 
     # --- what the sinks hold ------------------------------------------------------------------------------------
 

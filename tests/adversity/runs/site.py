@@ -102,11 +102,13 @@ class Alone:
         return []
 
     async def left_over(self) -> list[str]:
-        """When the nodes have ended: locks that should be gone."""
+        """When the nodes have ended: locks and jobs that should be gone."""
         owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
         await owner.open()  # refuses when a lock is left
-        await owner.close()
-        return []
+        try:
+            return [f"job {job.id} is still open" for job in await owner.open_jobs()]
+        finally:
+            await owner.close()
 
 
 class Pair(Alone):
@@ -179,5 +181,5 @@ class Pair(Alone):
             figures = await store.figures()
         waiting = [f"{one.pending} events wait for {one.sink}, {one.dead} are given up" for one in figures]
         found = [text for text, one in zip(waiting, figures, strict=True) if one.pending or one.dead]
-        forged = self._services.hook.forged
-        return found + [f"{forged} requests to the webhook were not signed"] * bool(forged)
+        found += [f"job {job} is still open" for job in await self._services.open_jobs(self._run)]
+        return found + self._services.hook.complaints

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 
 from streamsrv.errors import StreamsrvError
 from streamsrv.stores.base import TranscriptStore
+from tests.adversity.runs import served
 from tests.adversity.runs.harms import harm_line
-from tests.adversity.runs.ledger import Ledger, Row, Snapshot, Speaking
+from tests.adversity.runs.ledger import Ledger, Row, Sending, Snapshot, Speaking, Watching
 from tests.adversity.runs.lines import Line, to_port
 from tests.adversity.runs.node import Node
 from tests.adversity.runs.plan import Fault, Plan
+from tests.adversity.runs.sender import send, speaker_of
 from tests.adversity.runs.services import Services
 from tests.adversity.runs.site import Alone, Pair
 from tests.adversity.runs.speaker import speak
+from tests.adversity.runs.spoil import refuse_spoiled
 from tests.adversity.runs.viewer import watch
 
 OVER_WITHIN_S = 60.0
 """A run that has not ended by then never will."""
+OVERDUE_S = 45.0
+"""Each time so much has passed, every process of the run writes where it is into the run's folder."""
 SEEN_WITHIN_S = 8.0
 """A viewer that has not seen every final by then never will."""
+JOBS_WITHIN_S = 20.0
+"""Files that are not heard by then never will be."""
+LOOKS_EVERY_S = 0.1
+JUMPS_S = {"ahead": 3_600, "behind": -3_600}
 
 
 class Stage:
@@ -36,8 +45,14 @@ class Stage:
     """
 
     def __init__(self, plan: Plan, model: Path, folder: Path, services: Services | None = None) -> None:
-        self.ledger = Ledger(plan=plan, speaking=[Speaking() for _ in plan.voices])
+        self.ledger = Ledger(
+            plan=plan,
+            speaking=[Speaking() for _ in plan.voices],
+            watching=[Watching(interview=interview) for _, interview in plan.viewers],
+            sending=[Sending() for _ in plan.files],
+        )
         self._plan = plan
+        self._folder = folder
         self._created = self._begun = time.monotonic()
         died = self.ledger.died.append
         if services is None:
@@ -49,10 +64,10 @@ class Stage:
 
     async def run(self) -> Ledger:
         """Everything, from the first process to the last look around."""
+        watchdog = asyncio.create_task(self._tell_stacks())
         try:
             await self._site.start()
-            lines = len(self._plan.voices) + 1  # the last one is the viewer's
-            self._lines = [await Line(to_port(self._site.port)).start() for _ in range(lines)]
+            self._lines = [await Line(to_port(self._site.port)).start() for _ in range(self._plan.lines)]
             self._took("start")
             await self._play()
             self._took("play")
@@ -61,8 +76,18 @@ class Stage:
             for line in self._lines:
                 await line.close()
             await self._site.close()
+            watchdog.cancel()
         self._took("end")
         return self.ledger
+
+    async def _tell_stacks(self) -> None:
+        """While the run lasts too long: where it is, and its nodes are."""
+        while True:
+            await asyncio.sleep(OVERDUE_S)
+            with (self._folder / "run.stacks").open("a", encoding="utf-8") as file:
+                served.write_tasks(file)
+            for node in self._site.nodes:
+                node.tell_stacks()
 
     def _took(self, part: str) -> None:
         whole = time.monotonic() - self._created
@@ -73,35 +98,52 @@ class Stage:
 
     async def _play(self) -> None:
         self._begun = time.monotonic()
-        voices = zip(self._plan.voices, self._lines[:-1], self.ledger.speaking, strict=True)
-        speaking = [asyncio.create_task(speak(voice, line.port, noted, self._clock)) for voice, line, noted in voices]
         harm = asyncio.create_task(self._harm())
-        watched, port = self.ledger.watched, self._lines[-1].port
-        watching = asyncio.create_task(watch(self._plan.watched, port, watched, self._clock))
+        saying = [asyncio.create_task(one) for one in (*self._speakers(), *self._senders())]
+        watching = [asyncio.create_task(one) for one in self._viewers()]
         try:
             async with asyncio.timeout(OVER_WITHIN_S):
-                await asyncio.gather(harm, *speaking)
+                await asyncio.gather(harm, *saying)
             await self._seen()
         except TimeoutError:
-            for noted in self.ledger.speaking:
+            for noted in (*self.ledger.speaking, *self.ledger.sending):
                 if noted.ended == "never":
                     noted.ended = f"not within {OVER_WITHIN_S:g} s"
         finally:
-            for task in (harm, watching, *speaking):
+            for task in (harm, *saying, *watching):
                 task.cancel()
-            await asyncio.gather(harm, watching, *speaking, return_exceptions=True)
+            await asyncio.gather(harm, *saying, *watching, return_exceptions=True)
+
+    def _speakers(self) -> Iterator[Coroutine[None, None, None]]:
+        for voice, line, noted in zip(self._plan.voices, self._lines, self.ledger.speaking, strict=False):
+            yield speak(voice, line.port, noted, self._clock)
+
+    def _viewers(self) -> Iterator[Coroutine[None, None, None]]:
+        lines = self._lines[len(self._plan.voices) :]
+        for (kind, _), line, noted in zip(self._plan.viewers, lines, self.ledger.watching, strict=False):
+            yield watch(kind, noted, line.port, self._clock)
+
+    async def _send(self, number: int, noted: Sending) -> None:
+        file = self._plan.files[number]
+        await asyncio.sleep(file.at_s)
+        await send(file, number, self._lines[-1].port, noted)
+
+    def _senders(self) -> Iterator[Coroutine[None, None, None]]:
+        for number, noted in enumerate(self.ledger.sending):
+            yield self._send(number, noted)
 
     async def _seen(self) -> None:
-        """Give the viewer time to see what the speakers were told."""
-        wanted = {
-            shown.key
-            for voice, one in zip(self._plan.voices, self.ledger.speaking, strict=True)
-            for shown in one.shown
-            if voice.interview == self._plan.watched
-        }
+        """Give files that nobody was told of time to be heard, and then the viewers to see all that is stored."""
+        end = self._clock() + JOBS_WITHIN_S
+        while any([await node.metric("streamsrv_jobs") for node in self._site.nodes]) and self._clock() < end:
+            await asyncio.sleep(LOOKS_EVERY_S)
+        async with self._site.store() as store:
+            rows = await _rows(store, self._plan.interviews)
         end = self._clock() + SEEN_WITHIN_S
-        while not wanted <= {shown.key for shown in self.ledger.watched} and self._clock() < end:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        for noted in self.ledger.watching:
+            wanted = {row.key for row in rows if row.interview == noted.interview}
+            while not wanted <= {shown.key for shown in noted.shown} and self._clock() < end:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
     # --- what goes wrong ----------------------------------------------------------------------------------------
 
@@ -130,6 +172,15 @@ class Stage:
                 await node.kill()
                 node.wipe()
                 await node.start()
+            case "garble" | "age":
+                await node.kill()
+                await self._snapshot(f"{node.name} ended by kill")
+                self.ledger.refused.append(await refuse_spoiled(node, fault.what))
+                await node.start()
+            case "ahead" | "behind":
+                node.jump(JUMPS_S[fault.what])
+                await asyncio.sleep(fault.lasts_s)
+                node.jump(0)
             case "freeze":
                 node.freeze()
                 await asyncio.sleep(fault.lasts_s)
@@ -157,7 +208,6 @@ class Stage:
     async def _look_around(self) -> None:
         """When all have spoken: the store, the sinks, and whether anything is left that should be gone."""
         ledger, site = self.ledger, self._site
-        ours = {one.stream for one in ledger.speaking}
         ledger.sinks, ledger.handed = list(site.sinks), await site.handed()
         self._took("hand on")
         for node in site.nodes:
@@ -165,12 +215,17 @@ class Stage:
                 ledger.left_over.append(f"{sessions:g} sessions on {node.name}")
             if spooled := await node.metric("streamsrv_spool_finals"):
                 ledger.left_over.append(f"{spooled:g} finals in the spool of {node.name}")
+            if jobs := await node.metric("streamsrv_jobs"):
+                ledger.left_over.append(f"{jobs:g} jobs on {node.name}")
         await asyncio.gather(*(node.term() for node in site.nodes))
         async with site.store() as store:
             ledger.rows = await _rows(store, self._plan.interviews)
-            streams = [one for name in self._plan.interviews for one in await store.streams(name) if one.id in ours]
-            ledger.left_over += [f"stream {one.id} is still live" for one in streams if one.status == "live"]
-            ledger.left_over += [f"job {job.id} is still open" for job in await store.open_jobs()]
+            streams = [one for name in self._plan.interviews for one in await store.streams(name)]
+        for number, noted in enumerate(ledger.sending):
+            noted.streams = [one.id for one in streams if one.options.speaker == speaker_of(number)]
+        ours = {one.stream for one in ledger.speaking} | {one for noted in ledger.sending for one in noted.streams}
+        live = [one.id for one in streams if one.status == "live" and one.id in ours]
+        ledger.left_over += [f"stream {name} is still live" for name in live]
         ledger.left_over += await site.left_over()
         for node in site.nodes:
             ledger.left_over += [f"process {pid} of {node.name}" for pid in node.orphans()]
