@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[3]
 READY_WITHIN_S = 30.0
 ENDS_WITHIN_S = 20.0
 LOOKS_EVERY_S = 0.05
-DISK_MB = 24
-"""Room of a node's disk: some hundred times what a run writes."""
+DISK_MB = 80
+"""Room of a node's disk: a run writes a hundredth of it, but uploads leave 64 MB of it free."""
 SMALL_DISK_S = 5.0
 """Mounting takes no longer."""
 PORTS = (20_000, 32_000)
