@@ -194,7 +194,7 @@ class Transcription:
 
     async def _until_room(self) -> None:
         self._room.clear()
-        if not self._supply.forget():
+        if not self._over.is_set() and not self._supply.forget():
             await self._room.wait()
 
     # --- the life of the stream, over all its connections -------------------------------------------------------

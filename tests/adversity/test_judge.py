@@ -9,8 +9,22 @@ import msgspec
 import pytest
 
 from tests.adversity.runs.judge import distance, judge
-from tests.adversity.runs.ledger import Acked, Died, Greeted, Handed, Ledger, Row, Shown, Snapshot, Speaking, read
-from tests.adversity.runs.plan import Plan, Voice
+from tests.adversity.runs.ledger import (
+    Acked,
+    Died,
+    Greeted,
+    Handed,
+    Ledger,
+    Refused,
+    Row,
+    Sending,
+    Shown,
+    Snapshot,
+    Speaking,
+    Watching,
+    read,
+)
+from tests.adversity.runs.plan import File, Plan, Voice
 from tests.adversity.runs.speech import Speech, Utterance
 
 WORDS = (("one", "two"), ("three",), ("four", "five"))
@@ -30,6 +44,13 @@ ROWS = [
         zip(WORDS, (12_000, 44_000, 68_000), (38_000, 62_000, 92_000), strict=True)
     )
 ]
+FILE = File(
+    at_s=1.0,
+    interview="talk",
+    kind="WAV",
+    speech=Speech(lead_s=1.0, channels=((Utterance(words=("gold", "red"), pause_s=1.0),),)),
+)
+HEARD = Row(interview="talk", stream="st-2", epoch=1, channel=0, segment=0, text="gold red", start=12_000, stop=38_000)
 
 
 def plan(spoken: str = "tones") -> Plan:
@@ -70,14 +91,23 @@ def good() -> Ledger:
     )
     end = Handed(sink="kafka", key="talk:1", kind="transcript.completed", interview="talk")
     return Ledger(
-        plan=plan(),
+        plan=msgspec.structs.replace(plan(), files=(FILE,)),
         speaking=[speaking],
         snapshots=[Snapshot(at=3.5, why="node 0 killed", rows=ROWS[:1], restarts={"st-1": [40_320]})],
-        rows=list(ROWS),
-        watched=[shown(row, at, connection="s-9") for row, at in zip(ROWS, (2.5, 4.5, 6.0), strict=True)],
+        rows=[*ROWS, HEARD],
+        watching=[watching([*ROWS, HEARD], 9), watching([HEARD, *ROWS], 8)],
+        sending=[Sending(attempts=1, job="job-1", stream="st-2", ended="done", streams=["st-2"])],
+        refused=[Refused(why="garble", code=3, said="/data/streamsrv.db is damaged", untouched=True)],
         sinks=["kafka"],
-        handed=[*map(handed, ROWS), end],
+        handed=[*map(handed, [*ROWS, HEARD]), end],
         died=[Died(at=3.4, name="node 0", code=-9, wanted=True), Died(at=9.0, name="node 0", code=0, wanted=True)],
+    )
+
+
+def watching(rows: list[Row], number: int) -> Watching:
+    return Watching(
+        interview="talk",
+        shown=[shown(row, at, connection=f"s-{number}") for row, at in zip(rows, (2.5, 4.5, 6.0, 7.0), strict=False)],
     )
 
 
@@ -96,18 +126,22 @@ def test_a_good_run_is_left_alone() -> None:
 def test_what_was_shown_from_a_spool_may_be_replaced() -> None:
     ledger = good()
     ledger.speaking[0].shown[2] = shown(ROWS[2], 6.0, text="four", durable="spool")
-    ledger.watched[2] = shown(ROWS[2], 6.0, text="", durable="spool")
-    ledger.watched.append(shown(ROWS[2], 6.5))
+    ledger.watching[0].shown[2] = shown(ROWS[2], 6.0, text="", durable="spool")
+    ledger.watching[0].shown.append(shown(ROWS[2], 6.5))
     assert judge(ledger) == []
 
 
-def test_who_comes_back_behind_a_spooled_final_may_be_told_all_again() -> None:
+def test_a_file_that_got_no_answer_may_have_been_taken_or_not() -> None:
     ledger = good()
-    ledger.watched[2] = shown(ROWS[2], 6.0, connection="s-9", durable="spool")
-    ledger.watched += [shown(row, 7.0, connection="s-10") for row in ROWS]
+    ledger.sending[0].attempts = 2
     assert judge(ledger) == []
-    ledger.watched += [shown(row, 8.0, connection="s-11") for row in ROWS]
-    assert any("again at 8.00 s" in complaint for complaint in judge(ledger))
+    again = msgspec.structs.replace(HEARD, stream="st-3")
+    ledger.sending[0].streams.append("st-3")
+    ledger.rows.append(again)
+    ledger.handed.insert(0, handed(again))
+    for one in ledger.watching:
+        one.shown.append(shown(again, 8.0))
+    assert judge(ledger) == []
 
 
 def test_a_ledger_survives_its_file(tmp_path: Path) -> None:
@@ -131,15 +165,15 @@ def _spool_lost(ledger: Ledger) -> None:
 def _watched_not_stored(ledger: Ledger) -> None:
     row = change(ROWS[2], segment=3)
     assert isinstance(row, Row)
-    ledger.watched.append(shown(row, 7.0))
+    ledger.watching[0].shown.append(shown(row, 7.0))
 
 
 def _not_watched(ledger: Ledger) -> None:
-    del ledger.watched[1]
+    del ledger.watching[1].shown[2]
 
 
 def _watched_twice(ledger: Ledger) -> None:
-    ledger.watched.append(shown(ROWS[1], 7.0, connection="s-10"))
+    ledger.watching[1].shown.append(shown(ROWS[1], 7.0, connection="s-10"))
 
 
 def _stored_twice(ledger: Ledger) -> None:
@@ -221,12 +255,44 @@ def _ended_badly(ledger: Ledger) -> None:
 
 def _word_doubled(ledger: Ledger) -> None:
     ledger.rows[1] = Row(**{**msgspec.structs.asdict(ROWS[1]), "text": "three three"})
-    ledger.speaking[0].shown[1] = ledger.watched[1] = shown(ledger.rows[1], 4.5)
+    ledger.speaking[0].shown[1] = ledger.watching[0].shown[1] = ledger.watching[1].shown[2] = shown(ledger.rows[1], 4.5)
     ledger.handed[1] = handed(ledger.rows[1])
 
 
 def _speaker_failed(ledger: Ledger) -> None:
     ledger.speaking[0].ended = "gave_up: the connection did not come back"
+
+
+def _file_lost(ledger: Ledger) -> None:
+    ledger.sending[0].ended = "lost"
+
+
+def _file_without_stream(ledger: Ledger) -> None:
+    ledger.sending[0].streams = []
+
+
+def _file_heard_twice(ledger: Ledger) -> None:
+    ledger.sending[0].streams.append("st-3")
+
+
+def _file_broken_off(ledger: Ledger) -> None:
+    ledger.rows[3] = msgspec.structs.replace(HEARD, text="gold", stop=20_000)
+
+
+def _word_of_file_doubled(ledger: Ledger) -> None:
+    ledger.rows[3] = msgspec.structs.replace(HEARD, text="gold red red")
+
+
+def _came_up(ledger: Ledger) -> None:
+    ledger.refused[0] = msgspec.structs.replace(ledger.refused[0], code=0)
+
+
+def _silent(ledger: Ledger) -> None:
+    ledger.refused[0] = msgspec.structs.replace(ledger.refused[0], said="Traceback")
+
+
+def _touched(ledger: Ledger) -> None:
+    ledger.refused[0] = msgspec.structs.replace(ledger.refused[0], untouched=False)
 
 
 def _left_over(ledger: Ledger) -> None:
@@ -244,8 +310,8 @@ def _complaint(ledger: Ledger) -> None:
         (_otherwise, "I1: segment ('st-1', 0, 1) was shown as 'thirty' and stored as 'three'"),
         (_spool_lost, "I1: segment ('st-1', 0, 2), 'four five', was shown at 6.00 s (spool) and is nowhere stored"),
         (_watched_not_stored, "I1: segment ('st-1', 0, 3) was shown at 7.00 s (store) and is not stored"),
-        (_not_watched, "I1: segment ('st-1', 0, 1) was not shown to the viewer"),
-        (_watched_twice, "I2: a viewer was shown segment ('st-1', 0, 1) again at 7.00 s"),
+        (_not_watched, "I1: segment ('st-1', 0, 1) was not shown to viewer 1"),
+        (_watched_twice, "I2: viewer 1 was shown segment ('st-1', 0, 1) again at 7.00 s"),
         (_stored_twice, "I2: segment ('st-1', 0, 1) is stored 2 times"),
         (_segment_missing, "I2: st-1 channel 0 has the segments [0, 1, 3]"),
         (_shown_twice, "I2: speaker 0 was shown ('st-1', 0, 1) 2 times by s-1"),
@@ -270,6 +336,14 @@ def _complaint(ledger: Ledger) -> None:
         (_ended_badly, "I7: node 0 was asked to stop at 9.00 s and ended with 1"),
         (_word_doubled, "words: 1 of 5 differ; speaker 0, channel 0: one two three three four five instead of"),
         (_speaker_failed, "end: speaker 0 did not come to an end: gave_up"),
+        (_file_lost, "file: 0 did not come to an end: lost"),
+        (_file_without_stream, "file: 0 has no stream of its job"),
+        (_file_heard_twice, "file: 0 was sent 1 times and heard 2 times"),
+        (_file_broken_off, "file: 0: the word at 1.50 s of channel 0 is in no final of st-2"),
+        (_word_of_file_doubled, "file: 0: st-2 is gold red red instead of gold red"),
+        (_came_up, "refusal: with garble it ended with 0: /data"),
+        (_silent, "refusal: with garble it ended with 3: Traceback"),
+        (_touched, "refusal: with garble it changed its database"),
         (_left_over, "left over: job job-1 is still open"),
         (_complaint, "log: node 0: Traceback"),
     ],
@@ -283,7 +357,7 @@ def test_each_way_to_break_a_promise_is_found(doctor: Callable[[Ledger], None], 
 def test_recorded_digits_are_compared_with_the_undisturbed_run() -> None:
     calm, disturbed = good(), good()
     for ledger in (calm, disturbed):
-        ledger.plan = plan("digits")
+        ledger.plan = msgspec.structs.replace(ledger.plan, spoken="digits")
     calm.rows[1] = Row(**{**msgspec.structs.asdict(ROWS[1]), "text": "free"})
     assert any(complaint.startswith("words: 1 of 5 differ") for complaint in judge(disturbed, calm))
     assert not any(complaint.startswith("words") for complaint in judge(disturbed, disturbed))

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.adversity.runs import plan as plans
-from tests.adversity.runs.plan import LINE_HARMS, NODE_HARMS, SERVICE_HARMS, Plan, make, undisturbed
+from tests.adversity.runs.plan import LINE_HARMS, LONE_HARMS, NODE_HARMS, SERVICE_HARMS, Plan, make, undisturbed
 from tests.models import tone
 
 SEEDS = range(300)
@@ -38,15 +38,31 @@ def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
     times = Counter(named)
     assert set(times) == {
         *(("line", what) for what in LINE_HARMS),
-        *(("node", what) for what in NODE_HARMS),
+        *(("node", what) for what in (*NODE_HARMS, *LONE_HARMS)),
         *((whom, what) for whom, harms in SERVICE_HARMS.items() for what in harms),
         ("kafka", "kill"),
+        ("webhook", "redirect"),
     }
     assert min(times.values()) >= 3
-    assert min(times[name] for name in times if name[0] in ("line", "node")) >= 30
+    assert min(times["line", what] for what in LINE_HARMS) >= 30
+    assert min(times["node", what] for what in NODE_HARMS) >= 30
+    assert min(times["node", what] for what in LONE_HARMS) >= 5
     digits = [plan.shape for plan in all_plans if plan.spoken == "digits"]
     assert len(digits) == len(SEEDS) // plans.DIGITS_EVERY
     assert set(digits) == {"alone", "pair"}
+
+
+def test_every_run_of_tones_has_a_file_and_every_line_is_harmed_now_and_then(all_plans: list[Plan]) -> None:
+    assert all(len(plan.files) == (plan.spoken == "tones") for plan in all_plans)
+    assert all(file.interview in plan.interviews for plan in all_plans for file in plan.files)
+    harmed = Counter(
+        int(fault.whom.split()[1]) - len(plan.voices)
+        for plan in all_plans
+        for fault in plan.faults
+        if fault.whom.startswith("line")
+    )
+    assert min(harmed[line] for line in (0, 1, 2)) >= 100, "two viewers and the files"
+    assert max(harmed) == 2
 
 
 def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
@@ -58,7 +74,8 @@ def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
 def test_a_plan_can_be_read(all_plans: list[Plan]) -> None:
     text = str(all_plans[0])
     assert text.startswith("seed 0: alone, tones, ")
-    assert len(text.splitlines()) == 1 + len(all_plans[0].voices) + len(all_plans[0].faults)
+    parts = (all_plans[0].voices, all_plans[0].files, all_plans[0].faults)
+    assert len(text.splitlines()) == 1 + sum(map(len, parts))
     assert undisturbed(all_plans[0]).faults == ()
     assert undisturbed(all_plans[0]).voices == all_plans[0].voices
 

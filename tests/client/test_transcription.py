@@ -533,6 +533,18 @@ async def test_send_waits_when_the_backlog_is_full_and_an_ack_frees_it() -> None
         assert bytes(server.calls[0].audio) == NOISE[:300_000]
 
 
+async def test_a_stream_that_ends_in_the_turn_in_which_the_backlog_fills_does_not_hold_who_sends() -> None:
+    async def script(call: Call) -> None:
+        await call.ready()
+        await call.gone()
+
+    async with serving(talk(script)) as server:
+        with pytest.raises(Misused, match="not open"):
+            async with opened(server.url, options=PHONE, backlog_s=30) as stream, asyncio.timeout(5):
+                asyncio.get_running_loop().call_soon(stream._end)  # in the turn that it gives before it waits for room
+                await stream.send(NOISE[:300_000])
+
+
 async def test_sound_without_a_pause_does_not_stop_the_stream() -> None:
     """No ack can move in it; its stored finals make room, and a resume before them gets silence instead."""
 

@@ -1,7 +1,7 @@
 """The server of a run: ``streamsrv ...`` that tells where it is, whose clock can jump, and which waits less long.
 
-``python -m tests.adversity.runs.served FILE ...``: on SIGUSR1 it writes its threads and tasks behind ``FILE``.stacks, on
-SIGUSR2 its wall clock jumps to the offset in ``FILE``.offset, in seconds.
+``python -m tests.adversity.runs.served FILE ...``: on SIGUSR1 it writes its threads and tasks behind ``FILE``.stacks,
+on SIGUSR2 its wall clock jumps to the offset in ``FILE``.offset, in seconds.
 """
 
 from __future__ import annotations

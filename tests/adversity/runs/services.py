@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from streamsrv.stores.base import OPEN_JOBS
 from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
+from streamsrv.stores.base import OPEN_JOBS
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.hook import SECRET, Hook
 from tests.adversity.runs.ledger import Handed

@@ -1,4 +1,4 @@
-"""A database that must not be used: damaged, or of a later release (row 68).  The server says so and touches nothing."""
+"""A database that must not be used, damaged or of a later release (row 68): the server says so and touches nothing."""
 
 from __future__ import annotations
 

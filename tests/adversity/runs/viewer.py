@@ -39,14 +39,14 @@ async def watch(kind: ViewerKind, watching: Watching, port: int, clock: Callable
             await asyncio.sleep(AGAIN_S)
 
 
-def _last(watching: Watching) -> dict[str, str]:
-    """The name of the last final that was shown as stored, when there is one."""
+def _last(watching: Watching, name: str) -> dict[str, str]:
+    """The last final that was shown as stored, under this name; empty when there is none."""
     stored = [final for final in watching.shown if final.durable == "store"]
-    return {"": f"{stored[-1].stream}:{stored[-1].channel}:{stored[-1].segment}"} if stored else {}
+    return {name: f"{stored[-1].stream}:{stored[-1].channel}:{stored[-1].segment}"} if stored else {}
 
 
 async def _socket(http: aiohttp.ClientSession, watching: Watching, port: int) -> AsyncIterator[dict[str, Any]]:
-    query = {"role": "viewer"} | {"after": name for name in _last(watching).values()}
+    query = {"role": "viewer"} | _last(watching, "after")
     url = f"ws://{HOST}:{port}/transcription/stream/{watching.interview}"
     async with asyncio.timeout(SILENT_S):
         closing = aiohttp.ClientWSTimeout(ws_close=CLOSE_S)
@@ -60,9 +60,8 @@ async def _socket(http: aiohttp.ClientSession, watching: Watching, port: int) ->
 
 async def _events(http: aiohttp.ClientSession, watching: Watching, port: int) -> AsyncIterator[dict[str, Any]]:
     """As a browser's ``EventSource`` does; a block that was cut off in its middle is none."""
-    headers = {"Last-Event-ID": name for name in _last(watching).values()}
     url = f"http://{HOST}:{port}/transcription/{watching.interview}/events"
-    async with http.get(url, headers=headers) as answer:
+    async with http.get(url, headers=_last(watching, "Last-Event-ID")) as answer:
         if answer.status != 200:
             return
         data = ""
