@@ -6,6 +6,9 @@ A failed one is played again by ``python -m tests.adversity.runs --seed N``.
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -13,8 +16,10 @@ import pytest
 
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
-from tests.adversity.runs.__main__ import perform
-from tests.adversity.runs.ledger import Ledger
+from tests.adversity.arena import eventually
+from tests.adversity.runs.__main__ import DIGITS, perform
+from tests.adversity.runs.ledger import Died, Ledger
+from tests.adversity.runs.node import Node
 from tests.adversity.runs.plan import Fault, Plan, make, undisturbed
 from tests.models import tone
 
@@ -39,7 +44,12 @@ async def judged(plan: Plan, models: Path, folder: Path) -> Ledger:
 async def test_undisturbed_the_words_are_those_that_were_said(models: Path, tmp_path: Path) -> None:
     ledger = await judged(undisturbed(make(3, "alone")), models, tmp_path)
     assert all(one.acked for one in ledger.speaking)
-    assert sum(len(one.shown) for one in ledger.speaking) == len(ledger.rows) > 10
+    spoken = {one.stream for one in ledger.speaking}
+    assert sum(len(one.shown) for one in ledger.speaking) == sum(row.stream in spoken for row in ledger.rows) > 10
+    (file,) = ledger.sending
+    assert (file.attempts, file.streams) == (1, [file.stream])
+    for viewer in ledger.watching:
+        assert len(viewer.shown) == sum(row.interview == viewer.interview for row in ledger.rows) > 5
 
 
 @pytest.mark.slow
@@ -47,6 +57,7 @@ async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) 
     ledgers = await asyncio.gather(*(judged(make(seed, "alone"), models, tmp_path / str(seed)) for seed in SEEDS))
     assert {fault.what for ledger in ledgers for fault in ledger.plan.faults} >= {"kill", "term", "disk_full", "cut"}
     assert sum(len(one.greeted) > 1 for ledger in ledgers for one in ledger.speaking) >= 4, "speakers came back"
+    assert sum(len({final.connection for final in one.shown}) > 1 for ledger in ledgers for one in ledger.watching) >= 3
     assert all(ledger.snapshots for ledger in ledgers if any(f.what == "kill" for f in ledger.plan.faults))
 
 
@@ -57,3 +68,24 @@ async def test_a_run_that_loses_something_is_found_out(models: Path, tmp_path: P
     wipe = msgspec.structs.replace(plan, faults=(Fault(at_s=1.5, what="wipe", whom="node 0"),))
     _, complaints = await perform(wipe, models, tmp_path)
     assert any(complaint.startswith("I1") for complaint in complaints), complaints
+
+
+@pytest.mark.slow
+async def test_a_node_tells_where_it_is_and_its_clock_jumps(tmp_path: Path) -> None:
+    died: list[Died] = []
+    model = {"STREAMSRV_ENGINE_NAME": "whisper", "STREAMSRV_ENGINE_MODEL": str(DIGITS)}
+    node = Node("node 0", tmp_path, model, clock=time.monotonic, died=died.append)
+    await node.prepare()
+    await node.start()
+    try:
+        node.tell_stacks()
+        stacks = tmp_path / "node-0.stacks"
+        await eventually(lambda: stacks.exists() and "===== tasks" in stacks.read_text(), stacks.exists)
+        assert "thread" in stacks.read_text()
+        node.jump(3_600)
+        await node.term()
+    finally:
+        await node.kill()
+    told = [datetime.fromisoformat(json.loads(line)["time"]) for line in node.log.read_text().splitlines()]
+    assert 3_600 <= (told[-1] - told[0]).total_seconds() < 3_700
+    assert [(one.wanted, one.code) for one in died] == [(True, 0)]
