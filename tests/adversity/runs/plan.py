@@ -50,6 +50,10 @@ LONE_HARMS: dict[LoneHarm, tuple[float, float]] = {
 }
 """What can happen to a node that is alone: its database is damaged, or from a later release, while it is down (row
 68); its wall clock jumps by an hour, and back (row 65).  Nodes that share a store must agree on the time."""
+ENDS = frozenset({"kill", "term", "garble", "age"})
+"""What ends a process."""
+ENDS_SOON = 0.8
+"""Share of files that are sent just before that."""
 LONE_EVERY = 3
 """Of the runs of one node, one of so many has one of these; and of the others, one of so many a webhook that redirects
 (row 39)."""
@@ -169,18 +173,23 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     chance = random.Random(f"{shape} {seed} more")  # what was added later leaves what was there before as it is
     faults += _line_faults(chance, range(len(voices) + 1, len(voices) + 3), over_s, rarely=shape == "pair")
     faults += _rare_faults(chance, shape, over_s)
-    files = (_file(chance, voices, over_s),) if spoken == "tones" else ()
+    files = (_file(chance, voices, faults, over_s),) if spoken == "tones" else ()
     ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
     return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered, files=files)
 
 
-def _file(chance: random.Random, voices: tuple[Voice, ...], over_s: float) -> File:
+def _file(chance: random.Random, voices: tuple[Voice, ...], faults: list[Fault], over_s: float) -> File:
+    """Mostly just before a process ends, since hearing it takes less than a second."""
     rate_hz = chance.choice((16_000, 8_000, 48_000))
     words = LOW_WORDS if rate_hz == 8_000 else tone.WORDS
-    said = (chance.choices(words, k=chance.randint(1, 5)) for _ in range(chance.randint(2, 4)))
+    said = (chance.choices(words, k=chance.randint(1, 6)) for _ in range(chance.randint(4, 9)))
     track = tuple(Utterance(words=tuple(one), pause_s=round(chance.uniform(0.7, 1.5), 2)) for one in said)
+    at_s = chance.uniform(0.2, over_s * 0.7)
+    ends = [fault.at_s for fault in faults if fault.what in ENDS and fault.whom.startswith("node")]
+    if ends and chance.random() < ENDS_SOON:
+        at_s = max(0.1, chance.choice(ends) - chance.uniform(0.05, 0.7))
     return File(
-        at_s=round(chance.uniform(0.2, over_s * 0.7), 2),
+        at_s=round(at_s, 2),
         interview=chance.choice(voices).interview,
         kind=chance.choice(("WAV", "FLAC")),
         speech=Speech(rate_hz=rate_hz, lead_s=1.0, channels=(track,)),
