@@ -538,11 +538,14 @@ async def test_a_stream_that_ends_in_the_turn_in_which_the_backlog_fills_does_no
         await call.ready()
         await call.gone()
 
+    async def send(stream: Transcription) -> None:
+        async with stream, asyncio.timeout(5):
+            asyncio.get_running_loop().call_soon(stream._end)  # in the turn that it gives before it waits for room
+            await stream.send(NOISE[:300_000])
+
     async with serving(talk(script)) as server:
         with pytest.raises(Misused, match="not open"):
-            async with opened(server.url, options=PHONE, backlog_s=30) as stream, asyncio.timeout(5):
-                asyncio.get_running_loop().call_soon(stream._end)  # in the turn that it gives before it waits for room
-                await stream.send(NOISE[:300_000])
+            await send(opened(server.url, options=PHONE, backlog_s=30))
 
 
 async def test_sound_without_a_pause_does_not_stop_the_stream() -> None:

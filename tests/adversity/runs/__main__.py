@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -122,6 +123,7 @@ def main() -> int:
     if chosen.seed:
         _say("\n".join(map(str, plans)))
     begun = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nodes, services and disks go as well
     failed = asyncio.run(perform_all(plans, folder, chosen.at_once))
     _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0

@@ -1,4 +1,5 @@
-"""The server of a run: ``streamsrv ...`` that tells where it is, whose clock can jump, and which waits less long.
+"""The server of a run: ``streamsrv ...`` that tells where it is, whose clock can jump, which waits less long, and which
+does not outlive the run.
 
 ``python -m tests.adversity.runs.served FILE ...``: on SIGUSR1 it writes its threads and tasks behind ``FILE``.stacks,
 on SIGUSR2 its wall clock jumps to the offset in ``FILE``.offset, in seconds.
@@ -7,6 +8,7 @@ on SIGUSR2 its wall clock jumps to the offset in ``FILE``.offset, in seconds.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import faulthandler
 import signal
 import sys
@@ -17,6 +19,8 @@ from typing import TextIO
 
 TELL = signal.SIGUSR1
 JUMP = signal.SIGUSR2
+SET_DEATH_SIGNAL = 1
+"""Linux's ``PR_SET_PDEATHSIG``."""
 DEEPEST = 12
 """Frames written of each task."""
 LOOK_S = 1.25
@@ -59,6 +63,7 @@ def _jump_when_asked(path: Path) -> None:
 
 
 def _main(path: str, *words: str) -> int:
+    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)  # whoever kills the run kills its nodes
     _tell_when_asked(Path(f"{path}.stacks"))
     _jump_when_asked(Path(f"{path}.offset"))  # before anybody takes the clock's functions by name
     from streamsrv.cli import main
