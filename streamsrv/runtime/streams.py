@@ -12,7 +12,7 @@ from functools import partial
 
 from streamsrv import commands, telemetry
 from streamsrv.commands import Options
-from streamsrv.errors import Conflict, Draining, Forbidden, NotFound, Stopped, StoreUnavailable
+from streamsrv.errors import Conflict, Draining, Forbidden, NotFound, Stopped, StoreUnavailable, Superseded
 from streamsrv.events import Final, StreamOver
 from streamsrv.facts import ChannelStart
 from streamsrv.runtime.admission import Admission
@@ -150,6 +150,7 @@ class Streams:
         Raises:
             Draining, Full: this server takes no more.
             Forbidden, NotFound, StreamEnded: the token opens nothing here.
+            Superseded: it was overtaken by another resume of the stream.
             StoreUnavailable: the store cannot be asked.
         """
         self._refuse_draining()
@@ -166,12 +167,10 @@ class Streams:
             self._admit(self._engine_of(known[0]), resumes=True)
             await self._settle(stream)
             resumed = await self._services.store.resume_stream(stream, _hash(token), now_ms=self._services.utc_ms())
-            older = self._drivers.get(stream)
-            if older is not None:
-                older.order(commands.Supersede())
-            options = resumed.stream.options
+            if not self.supersede(stream, resumed.key.epoch) and stream in self._drivers:
+                raise Superseded("a newer attempt to resume this stream came before this one was done")
             engine = self._engine_of(resumed.stream)
-            return self._drive(resumed.key, options, engine, resumed.starts, resumed.finals)
+            return self._drive(resumed.key, resumed.stream.options, engine, resumed.starts, resumed.finals)
         finally:
             self._unpend(interview)
 
@@ -219,7 +218,7 @@ class Streams:
         return driver is not None and (older_than is None or driver.key.epoch < older_than)
 
     def supersede(self, stream: str, epoch: int) -> bool:
-        """Another node serves this epoch of the stream: let go of an older one; whether there was one."""
+        """This epoch of the stream is served, here or elsewhere: let go of an older one; whether there was one."""
         if not self.serves(stream, older_than=epoch):
             return False
         self._drivers[stream].order(commands.Supersede())

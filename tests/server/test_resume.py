@@ -16,6 +16,7 @@ from streamsrv.client import Final, Options, Ready, Reconnecting, Transcription
 from streamsrv.runtime import keeper, spool
 from streamsrv.server.speaker import Speaker
 from streamsrv.server.stream import SPEAKERS
+from streamsrv.stores.base import Resumed
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.support.recordings import interleaved
 from tests.support.server import Running, running
@@ -23,6 +24,12 @@ from tests.support.speech import silence, voice
 
 RATE_HZ = 8_000
 OPTIONS = Options(sample_rate=RATE_HZ, channels=2, multichannel=True)
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 Told: TypeAlias = list[tuple[int, int, str]]
 
 
@@ -129,3 +136,36 @@ async def test_each_channel_is_told_its_own_place(tmp_path: Path) -> None:
             assert channel["kept_to"] == pytest.approx(max((f["stop_ms"] for f in ours), default=0) * 8, abs=8)
         assert ready["resume_at"] <= min(channel["kept_to"] for channel in ready["channels"]) + RATE_HZ * 2
         assert len({channel["kept_to"] for channel in ready["channels"]}) == 2
+
+
+async def test_a_resume_that_is_overtaken_does_not_take_the_stream_from_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as server, aiohttp.ClientSession() as http:
+        async with http.ws_connect(server.stream("talk")) as ws:
+            token = (await ws.receive_json())["resume_token"]
+            ws.get_extra_info("socket").shutdown(2)
+        resume, taken, go = server.store.resume_stream, asyncio.Event(), asyncio.Event()
+
+        async def held_up(stream: str, token_hash: bytes, *, now_ms: int) -> Resumed:
+            resumed = await resume(stream, token_hash, now_ms=now_ms)
+            if not taken.is_set():  # the first one: the store's answer takes its time
+                taken.set()
+                await go.wait()
+            return resumed
+
+        monkeypatch.setattr(server.store, "resume_stream", held_up)
+        early = asyncio.create_task(
+            http.get(server.http + f"/transcription/stream/talk?resume={token}", headers=UPGRADE)
+        )
+        await taken.wait()
+        async with http.ws_connect(server.stream("talk", f"resume={token}")) as ws:
+            assert (await ws.receive_json())["epoch"] == 3
+            go.set()
+            async with await early as refused:
+                assert refused.status == 409
+                assert (await refused.json())["error"]["code"] == "superseded"
+            await ws.send_str('{"type":"finish"}')
+            told = [message.json()["type"] async for message in ws]
+            assert told[-1] == "closed"
+            assert ws.close_code == 1000
