@@ -54,7 +54,9 @@ async def test_undisturbed_the_words_are_those_that_were_said(models: Path, tmp_
 
 @pytest.mark.slow
 async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) -> None:
-    ledgers = await asyncio.gather(*(judged(make(seed, "alone"), models, tmp_path / str(seed)) for seed in SEEDS))
+    async with asyncio.TaskGroup() as runs:  # one that fails ends the others in order
+        judging = [runs.create_task(judged(make(seed, "alone"), models, tmp_path / str(seed))) for seed in SEEDS]
+    ledgers = [one.result() for one in judging]
     assert {fault.what for ledger in ledgers for fault in ledger.plan.faults} >= {"kill", "term", "disk_full", "cut"}
     assert sum(len(one.greeted) > 1 for ledger in ledgers for one in ledger.speaking) >= 4, "speakers came back"
     assert sum(len({final.connection for final in one.shown}) > 1 for ledger in ledgers for one in ledger.watching) >= 3

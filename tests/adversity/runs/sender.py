@@ -7,6 +7,7 @@ itself in the option ``speaker``, so that its stream is found.
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 
 import aiohttp
@@ -53,7 +54,7 @@ def _body(file: File) -> bytes:
 
 async def _attempt(http: aiohttp.ClientSession, file: File, number: int, body: bytes, noted: Sending) -> None:
     form = aiohttp.FormData({"interviewId": file.interview, "speaker": speaker_of(number)})
-    form.add_field("file", body, filename=f"said.{file.kind.lower()}")
+    form.add_field("file", io.BytesIO(body), filename=f"said.{file.kind.lower()}")
     try:
         async with http.post("/transcription/upload?wait=0", data=form) as answer:
             said: dict[str, Any] = await answer.json()
