@@ -173,7 +173,7 @@ class Driver:
         """Take audio; returns when the ring has room for more.  Audio after the end is ignored."""
         machine = self.machine
         if machine.state is not State.LIVE and machine.state not in TAKES_AUDIO:  # the usual state first: it is cheap
-            return
+            return machine.pass_over()
         now = self._services.now()
         machine.last_heard = now
         if machine.state is State.OPEN:
@@ -238,7 +238,7 @@ class Driver:
             if self._front.room < LOW_S * RATE_HZ:
                 await self._wait_for_room()
             if self.machine.state not in TAKES_AUDIO:
-                return
+                return self.machine.pass_over()
             self._feed(data[at : at + size], self._services.now())
             await asyncio.sleep(0)
 

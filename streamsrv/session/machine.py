@@ -85,7 +85,7 @@ class Machine:
         self._hearing = Hearing(settings, interim=options.interim)
         self._progress = Progress(settings, self._channels, now)
         self._finals = len(finals)
-        self._tail_cut = False
+        self._tail_cut = self._passed_over = False
         self._settling = False
         self._parted_at = 0.0
         self._cause: EndCause = "finish"
@@ -137,6 +137,10 @@ class Machine:
                 return self._superseded()
             case commands.Ignore(code=code, what=what):
                 return [_warn(code, what)]
+
+    def pass_over(self) -> None:
+        """Audio came that is not taken any more: whoever sent it must not be told that all was heard."""
+        self._passed_over = True
 
     def marked(self, mark: Mark, now: float) -> list[AnyEffect]:
         """The front found something in the audio."""
@@ -235,6 +239,8 @@ class Machine:
         return [Cut(cause="flush")] if self.state in TAKES_AUDIO else []
 
     def _end(self, trigger: Trigger, cause: EndCause) -> list[AnyEffect]:
+        if trigger is Trigger.FINISH and self._passed_over:
+            return []  # the server goes away: another one hears what was passed over, and the end
         if not self._move(trigger):
             return []
         self._cause = cause

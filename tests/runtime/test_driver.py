@@ -229,6 +229,27 @@ async def test_audio_after_the_end_is_ignored() -> None:
     assert stage.peer.finals == []
 
 
+@pytest.mark.parametrize("passed_over", [False, True])
+async def test_an_end_during_a_drain_counts_unless_audio_came_that_nobody_heard(
+    monkeypatch: pytest.MonkeyPatch, passed_over: bool
+) -> None:
+    monkeypatch.setattr(keeper, "PAUSES_S", (0.01,))
+    stage = await Stage().begin()
+    stage.services.store.away = True
+    await stage.send(silence(0.5) + voice(2.0))
+    await stage.order(commands.Drain(within_s=5))
+    if passed_over:
+        await stage.driver.audio(voice(1.0))
+    await stage.order(commands.Finish())
+    stage.services.store.away = False
+    async with asyncio.timeout(5):
+        while stage.peer.closed is None:  # noqa: ASYNC110 -- an outlet that tells nobody
+            await asyncio.sleep(0.01)
+    assert stage.peer.closed == ((1012, "draining") if passed_over else (1000, ""))
+    assert ("Closed" in kinds(stage)) is not passed_over
+    assert stage.services.store.records["s"].status == ("live" if passed_over else "ended")
+
+
 async def test_numbers_return_to_zero() -> None:
     stage = await Stage(settings=MachineSettings()).begin()
     await stage.send(voice(0.5))
