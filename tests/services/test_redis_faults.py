@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
@@ -155,6 +155,21 @@ async def test_a_server_starts_without_redis_and_finds_it(tmp_path: Path, own_re
                 await until(lambda: condition(nodes.one) == condition(nodes.two) == "ok")
                 await say(speaker)
                 await told(far, "final", segment=1)
+
+
+async def test_a_ping_that_meets_the_end_of_its_connection_ends_nothing_else(
+    tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_nodes(tmp_path, own_redis.url) as nodes:
+        shared: Any = nodes.one.shared
+        await until(lambda: shared._hearing._pubsub is not None)
+        lost = shared._hearing._pubsub
+        monkeypatch.setattr(lost, "connect", lost.aclose)  # while the ping waits for it
+        await until(lambda: shared._hearing._pubsub not in (None, lost))
+        assert condition(nodes.one) == "ok"
+        async with viewer(nodes.one) as watch, peer(nodes.two) as speaker:
+            await say(speaker)
+            await told(watch, "final")
 
 
 async def test_a_takeover_while_redis_is_away_is_fenced_by_the_store(tmp_path: Path, own_redis: RedisServer) -> None:

@@ -127,9 +127,13 @@ class Hearing:
             return
         if asyncio.get_running_loop().time() - self._last_heard > SILENT_S:
             self._given_up.set()
-        with suppress(*self._link.failures):  # a connection that is gone ends the session by itself
-            async with asyncio.timeout(self._link.timeout_s):
-                await self._pubsub.ping()
+        try:
+            with suppress(*self._link.failures):  # a connection that is gone ends the session by itself
+                async with asyncio.timeout(self._link.timeout_s):
+                    await self._pubsub.ping()
+        except Exception as error:  # an AttributeError when it goes in just this moment; the beat must go on
+            log.debug("shared_state.no_ping", error=error)
+            self._given_up.set()
 
     async def _subscribe(self, pubsub: PubSub) -> None:
         """Keep the subscriptions as they are wanted."""

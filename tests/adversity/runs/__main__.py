@@ -85,6 +85,7 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     if not complaints:
         shutil.rmtree(place)
         return True
+    place.mkdir(parents=True, exist_ok=True)
     where = ledger.write(place / "ledger.json")
     for complaint in complaints[:8]:
         _say(f"    {complaint}")
