@@ -277,6 +277,9 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 
 
 def _fill(path: Path) -> None:
+    room = os.statvfs(path.parent)
+    if room.f_blocks * room.f_frsize > 2 * DISK_MB << 20:  # its own disk is gone already: never that of the machine
+        raise RuntimeError(f"{path.parent} is on no small disk")
     with path.open("ab", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             try:

@@ -49,7 +49,7 @@ LONE_HARMS: dict[LoneHarm, tuple[float, float]] = {
     "behind": (0.5, 4.0),
 }
 """What can happen to a node that is alone: its database is damaged, or from a later release, while it is down (row
-68); its wall clock jumps by an hour, and back (row 65).  Nodes that share a store must agree on the time."""
+68); its wall clock jumps by an hour, and back (row 65)."""
 ENDS = frozenset({"kill", "term", "garble", "age"})
 """What ends a process."""
 ENDS_SOON = 0.8
