@@ -113,8 +113,10 @@ def shown(races: dict[str, Race]) -> str:
 
 
 def drawn(peers: Mapping[str, Any], path: Path) -> Path:
-    """p95 over sessions, a line for each server, from kept figures; without windows in which somebody was refused or cut:
-    fewer were served there than their number says."""
+    """p95 over sessions, a line for each server, from kept figures.
+
+    Windows in which somebody was refused or cut are left out: fewer were served there than their number says.
+    """
     sides = {"streamsrv": [window for figures in peers.values() for window in figures["streamsrv_windows"]]}
     sides |= {name: figures["windows"] for name, figures in peers.items()}
     told = []
