@@ -65,15 +65,22 @@ class MongoStore:
     Args:
         settings: where, and the bounds.
         node: this node's name, the same over restarts; jobs and streams are told apart by it.  Omitted: a new one.
+        server: whether it is a node; otherwise somebody who looks, counts as none, and mends nothing.
         observe: told the seconds of each batch of finals, on the event loop.
 
     Belongs to the event loop that opened it.
     """
 
     def __init__(
-        self, settings: MongoSettings, *, node: str = "", observe: Callable[[float], None] | None = None
+        self,
+        settings: MongoSettings,
+        *,
+        node: str = "",
+        server: bool = True,
+        observe: Callable[[float], None] | None = None,
     ) -> None:
         self._settings = settings
+        self._server = server
         self._node = node or f"n-{secrets.token_hex(8)}"
         self._observe = observe
         self._client: AsyncMongoClient[Doc] = client.connect(settings)
@@ -95,14 +102,18 @@ class MongoStore:
         try:
             await client.prepare(self._rooms, self._settings)
             with failures.translated():
-                await self._nodes.beat()
+                if self._server:
+                    await self._nodes.beat()
                 await self._nodes.look()
-                await leases.tidy(self._rooms, before_ms=_now_ms() - FORGET_LEASES_MS)
+                if self._server:
+                    await leases.tidy(self._rooms, before_ms=_now_ms() - FORGET_LEASES_MS)
         except BaseException:
             await self._client.close()
             raise
         self._open = True
-        self._living = [asyncio.create_task(one) for one in (self._nodes.live(), self._writing.watch(), self._mend())]
+        if self._server:
+            lives = (self._nodes.live(), self._writing.watch(), self._mend())
+            self._living = [asyncio.create_task(one) for one in lives]
 
     async def close(self) -> None:
         self._open = False

@@ -31,6 +31,8 @@ from tests.models import tone
 
 WHOLE_WITHIN_S = 150.0
 """A run that has not come to its end by then broke, whatever it waits for."""
+SLOW_S = 15.0
+"""Longer ones are counted; a run on a busy machine is no fault."""
 AT_ONCE = 4
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
@@ -48,8 +50,9 @@ async def perform(plan: Plan, models: Path, folder: Path, services: Services | N
     return disturbed, judge(disturbed, calm)
 
 
-async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> list[int]:
-    """Run plans, some at a time; the seeds of those that failed."""
+async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tuple[list[int], list[float]]:
+    """Run plans, some at a time; the seeds of those that failed, and the seconds that each took."""
+    spent: list[float] = []
     waiting = deque(plans)
     failed: list[int] = []
 
@@ -60,17 +63,19 @@ async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> list
                 plan = waiting.popleft()
                 if plan.shape == "pair" and services is None:
                     services = await Services(folder / f"services-{number}").start()
-                if not await _one(plan, folder, services if plan.shape == "pair" else None):
+                well, seconds = await _one(plan, folder, services if plan.shape == "pair" else None)
+                spent.append(seconds)
+                if not well:
                     failed.append(plan.seed)
         finally:
             if services is not None:
                 await services.close()
 
     await asyncio.gather(*(slot(number) for number in range(min(at_once, len(plans)))))
-    return sorted(failed)
+    return sorted(failed), spent
 
 
-async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
+async def _one(plan: Plan, folder: Path, services: Services | None) -> tuple[bool, float]:
     place = folder / f"{plan.shape}-{plan.seed}"
     shutil.rmtree(place, ignore_errors=True)
     try:
@@ -84,13 +89,13 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> bool:
     _say(f"seed {plan.seed:4} {plan.shape:5} {whole:5.1f} s  {verdict}  {faults}  ({parts})")
     if not complaints:
         shutil.rmtree(place)
-        return True
+        return True, whole
     place.mkdir(parents=True, exist_ok=True)
     where = ledger.write(place / "ledger.json")
     for complaint in complaints[:8]:
         _say(f"    {complaint}")
     _say(f"    again: python -m tests.adversity.runs --shape {plan.shape} --seed {plan.seed}    ledger: {where}")
-    return False
+    return False, whole
 
 
 def _say(text: str) -> None:
@@ -125,8 +130,9 @@ def main() -> int:
         _say("\n".join(map(str, plans)))
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nodes, services and disks go as well
-    failed = asyncio.run(perform_all(plans, folder, chosen.at_once))
-    _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s")
+    failed, spent = asyncio.run(perform_all(plans, folder, chosen.at_once))
+    slow = f"{sum(seconds > SLOW_S for seconds in spent)} took more than {SLOW_S:g} s, the longest {max(spent):.0f} s"
+    _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s; {slow}")
     return 1 if failed else 0
 
 

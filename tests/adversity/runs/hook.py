@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import itertools
 import time
 
 import msgspec
 from aiohttp import web
 
-from streamsrv.sinks.webhook.signature import HEADER, verify
+from streamsrv.sinks.webhook.signature import HEADER, TOLERANCE_S, verify
 from tests.adversity.runs.lines import HOST
 
+SINK = "webhook"
 SECRET = "a secret of the runs"
 MOST_BYTES = 16 * 1_048_576
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -24,9 +25,13 @@ class Hook:
 
     ``well``; ``away``: 503, nothing kept; ``hang``: no answer, nothing kept; ``lose_answers``: kept, and the connection
     is broken before the answer; ``redirect``: nothing kept, and somebody who follows is caught.
+
+    Args:
+        tolerance_s: how far the clock of who signs may be off.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tolerance_s: int = TOLERANCE_S) -> None:
+        self._tolerance_s = tolerance_s
         self.mode = "well"
         self.kept: dict[str, list[bytes]] = {}
         """Events of each run, as they came."""
@@ -34,6 +39,7 @@ class Hook:
         """Requests that were not signed by us."""
         self.followed = 0
         """Requests that went where a redirect led."""
+        self._redirects = itertools.cycle(REDIRECTS)
         self._runner: web.AppRunner | None = None
         self._woken = asyncio.Event()
 
@@ -51,6 +57,19 @@ class Hook:
         if self._runner is None:
             raise ValueError("the hook was not started")
         return f"http://{HOST}:{self._runner.addresses[0][1]}"
+
+    def settings(self, run: str) -> dict[str, str]:
+        """What nodes are told of it, and that all goes faster than in earnest."""
+        return {
+            "STREAMSRV_OUTBOX_SINKS": SINK,
+            "STREAMSRV_OUTBOX_POLL_S": "0.2",
+            "STREAMSRV_OUTBOX_LEASE_S": "3",
+            "STREAMSRV_OUTBOX_LONGEST_PAUSE_S": "0.5",
+            "STREAMSRV_WEBHOOK_URL": f"{self.url}/{run}",
+            "STREAMSRV_WEBHOOK_SECRETS": SECRET,
+            "STREAMSRV_WEBHOOK_ALLOW_PRIVATE": "true",
+            "STREAMSRV_WEBHOOK_TIMEOUT_S": "1",
+        }
 
     async def close(self) -> None:
         self.heal()
@@ -78,7 +97,7 @@ class Hook:
         if mode == "away":
             return web.Response(status=503)
         if mode == "redirect":
-            return web.Response(status=random.choice(REDIRECTS), headers={"Location": f"{request.path}/elsewhere"})
+            return web.Response(status=next(self._redirects), headers={"Location": f"{request.path}/elsewhere"})
         if mode == "hang":
             woken = self._woken
             try:
@@ -86,7 +105,9 @@ class Hook:
             except TimeoutError:
                 pass
             return web.Response(status=503)
-        if not verify(request.headers.get(HEADER, ""), body, [SECRET], now_s=time.time()):
+        if not verify(
+            request.headers.get(HEADER, ""), body, [SECRET], now_s=time.time(), tolerance_s=self._tolerance_s
+        ):
             self.forged += 1
             return web.Response(status=401)
         events = msgspec.json.decode(body, type=dict[str, list[msgspec.Raw]])["events"]

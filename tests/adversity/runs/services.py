@@ -11,10 +11,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from streamsrv.sinks.events import TranscriptCompleted, TranscriptFinal, decode
 from streamsrv.stores.base import OPEN_JOBS
+from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.harms import harm_line
-from tests.adversity.runs.hook import SECRET, Hook
+from tests.adversity.runs.hook import Hook
 from tests.adversity.runs.ledger import Handed
 from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.node import free_port
@@ -95,20 +95,14 @@ class Services:
             "STREAMSRV_MONGO_TIMEOUT_S": "1",
             "STREAMSRV_REDIS_URL": f"redis://{HOST}:{ports['redis']}/0",
             "STREAMSRV_REDIS_PREFIX": run,
+            **self.hook.settings(run),
             "STREAMSRV_OUTBOX_SINKS": ",".join(SINKS),
-            "STREAMSRV_OUTBOX_POLL_S": "0.2",
-            "STREAMSRV_OUTBOX_LEASE_S": "3",
-            "STREAMSRV_OUTBOX_LONGEST_PAUSE_S": "0.5",
             "STREAMSRV_KAFKA_BOOTSTRAP": f"{HOST}:{ports['kafka']}",
             "STREAMSRV_KAFKA_TOPIC": run,
             "STREAMSRV_KAFKA_TIMEOUT_S": "1.4",
             "STREAMSRV_REDIS_STREAMS_URL": f"redis://{HOST}:{ports['redis_streams']}/0",
             "STREAMSRV_REDIS_STREAMS_STREAM": run,
             "STREAMSRV_REDIS_STREAMS_TIMEOUT_S": "1",
-            "STREAMSRV_WEBHOOK_URL": f"{self.hook.url}/{run}",
-            "STREAMSRV_WEBHOOK_SECRETS": SECRET,
-            "STREAMSRV_WEBHOOK_ALLOW_PRIVATE": "true",
-            "STREAMSRV_WEBHOOK_TIMEOUT_S": "1",
         }
 
     @property
@@ -163,7 +157,9 @@ class Services:
             redis = await self._of_redis(run)
         hook = self.hook.kept.get(run, [])
         return [
-            _handed(sink, event) for sink, events in zip(SINKS, (kafka, redis, hook), strict=True) for event in events
+            handed_from(sink, event)
+            for sink, events in zip(SINKS, (kafka, redis, hook), strict=True)
+            for event in events
         ]
 
     async def _of_kafka(self, topic: str) -> list[bytes]:
@@ -190,23 +186,3 @@ class Services:
         async with Redis.from_url(f"redis://{HOST}:{self._servers['redis_streams'].port}/0") as redis:
             entries: Any = await redis.xrange(stream)
             return [bytes(fields[b"event"]) for _, fields in entries]
-
-
-def _handed(sink: str, body: bytes) -> Handed:
-    event = decode(body)
-    given = {"sink": sink, "key": event.id, "interview": event.interview}
-    match event:
-        case TranscriptFinal():
-            return Handed(
-                **given,
-                kind="final",
-                stream=event.stream,
-                epoch=event.epoch,
-                channel=event.channel,
-                segment=event.segment,
-                text=event.text,
-            )
-        case TranscriptCompleted():
-            return Handed(**given, kind="transcript.completed", text=str(event.revision))
-        case _:
-            return Handed(**given, kind="transcript.deleted")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamsrv.stores.handoff import Store
+from streamsrv.stores.handoff import SinkFigures, Store
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.adversity.runs.balancer import Balancer
+from tests.adversity.runs.handed import handed_from
+from tests.adversity.runs.hook import SINK, Hook
 from tests.adversity.runs.ledger import Died, Handed
 from tests.adversity.runs.node import Node
 from tests.adversity.runs.plan import Fault, Plan
@@ -25,6 +27,8 @@ DRAIN_S = 3.0
 HANDED_WITHIN_S = 25.0
 """Sinks that lack something by then will lack it for ever."""
 LOOKS_EVERY_S = 0.1
+CLOCKS_APART_S = 7_200
+"""A node's clock jumps by an hour, and what it signs is still taken."""
 
 
 def _settings(model: Path) -> dict[str, str]:
@@ -40,18 +44,22 @@ def _settings(model: Path) -> dict[str, str]:
 
 
 class Alone:
-    """One node on SQLite.
+    """One node on SQLite, which hands on to a webhook.
 
     Args:
         clock, died: handed to the nodes.
     """
 
-    sinks: tuple[str, ...] = ()
+    sinks: tuple[str, ...] = (SINK,)
 
     def __init__(
         self, plan: Plan, model: Path, folder: Path, *, clock: Callable[[], float], died: Callable[[Died], None]
     ) -> None:
-        self.nodes = self._nodes(plan, folder, _settings(model), clock, died)
+        self._run = _name_of(plan)
+        self._plan = plan
+        self._hook = Hook(tolerance_s=CLOCKS_APART_S)
+        self._shared = _settings(model)
+        self.nodes = self._nodes(plan, folder, self._shared, clock, died)
 
     def _nodes(
         self,
@@ -69,11 +77,20 @@ class Alone:
         ]
 
     async def start(self) -> None:
+        await self._hook.start()
+        self._shared |= self._hook.settings(self._run)
+        await self._start_nodes()
+
+    async def _start_nodes(self) -> None:
         for node in self.nodes:
             await node.prepare()
         await asyncio.gather(*(node.start() for node in self.nodes))
 
     async def close(self) -> None:
+        await self._close_nodes()
+        await self._hook.close()
+
+    async def _close_nodes(self) -> None:
         for node in self.nodes:
             node.thaw()
             await node.kill()
@@ -99,14 +116,28 @@ class Alone:
 
     async def handed(self) -> list[Handed]:
         """What the sinks hold, once nothing waits for them any more."""
-        return []
+        await self._all_handed_on()
+        return [handed_from(SINK, event) for event in self._hook.kept.get(self._run, [])]
+
+    async def _all_handed_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HANDED_WITHIN_S
+        async with self.store() as store:
+            while loop.time() < end and not await self._done(store):  # noqa: ASYNC110 -- looks into a database
+                await asyncio.sleep(LOOKS_EVERY_S)
+
+    async def _done(self, store: Store) -> bool:
+        found = [await store.interview(name) for name in self._plan.interviews]
+        ended = all(one is not None and one.status == "completed" for one in found)
+        return ended and not any(figures.pending for figures in await store.figures())
 
     async def left_over(self) -> list[str]:
-        """When the nodes have ended: locks and jobs that should be gone."""
+        """When the nodes have ended: locks, jobs and events that should be gone."""
         owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
         await owner.open()  # refuses when a lock is left
         try:
-            return [f"job {job.id} is still open" for job in await owner.open_jobs()]
+            found = [f"job {job.id} is still open" for job in await owner.open_jobs()]
+            return found + _undelivered(await owner.figures()) + self._hook.complaints
         finally:
             await owner.close()
 
@@ -127,7 +158,7 @@ class Pair(Alone):
         from tests.adversity.runs.services import SINKS
 
         self.sinks = SINKS
-        self._run = f"run-{plan.seed}-{secrets.token_hex(4)}"
+        self._run = _name_of(plan)
         self._plan = plan
         self._services = services
         self.nodes = self._nodes(plan, folder, _settings(model) | services.settings(self._run), clock, died)
@@ -135,12 +166,12 @@ class Pair(Alone):
 
     async def start(self) -> None:
         await self._services.mend()
-        await super().start()
+        await self._start_nodes()
         await self._balancer.start()
 
     async def close(self) -> None:
         await self._balancer.close()
-        await super().close()
+        await self._close_nodes()
 
     @property
     def port(self) -> int:
@@ -155,7 +186,7 @@ class Pair(Alone):
         from streamsrv.stores.mongo.store import MongoStore
 
         settings = MongoSettings(url=self._services.mongo_url, database=self._run, start_within_s=5.0)
-        store = MongoStore(settings)
+        store = MongoStore(settings, server=False)
         await store.open()
         store.hand_to(self.sinks)
         try:
@@ -164,22 +195,23 @@ class Pair(Alone):
             await store.close()
 
     async def handed(self) -> list[Handed]:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + HANDED_WITHIN_S
-        async with self.store() as store:
-            while loop.time() < end and not await self._done(store):  # noqa: ASYNC110 -- looks into a database
-                await asyncio.sleep(LOOKS_EVERY_S)
+        await self._all_handed_on()
         return await self._services.handed(self._run)
-
-    async def _done(self, store: Store) -> bool:
-        found = [await store.interview(name) for name in self._plan.interviews]
-        ended = all(one is not None and one.status == "completed" for one in found)
-        return ended and not any(figures.pending for figures in await store.figures())
 
     async def left_over(self) -> list[str]:
         async with self.store() as store:
-            figures = await store.figures()
-        waiting = [f"{one.pending} events wait for {one.sink}, {one.dead} are given up" for one in figures]
-        found = [text for text, one in zip(waiting, figures, strict=True) if one.pending or one.dead]
+            found = _undelivered(await store.figures())
         found += [f"job {job} is still open" for job in await self._services.open_jobs(self._run)]
         return found + self._services.hook.complaints
+
+
+def _name_of(plan: Plan) -> str:
+    return f"run-{plan.seed}-{secrets.token_hex(4)}"
+
+
+def _undelivered(figures: Sequence[SinkFigures]) -> list[str]:
+    return [
+        f"{one.pending} events wait for {one.sink}, {one.dead} are given up"
+        for one in figures
+        if one.pending or one.dead
+    ]
