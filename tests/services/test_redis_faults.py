@@ -20,7 +20,7 @@ from streamsrv.runtime import neighbours
 from streamsrv.settings import ServerSettings
 from streamsrv.shared_state import redis as module
 from streamsrv.shared_state._redis import waiting
-from tests.services.nodes import condition, count, health, neighbour_client, two_nodes
+from tests.services.nodes import condition, count, health, neighbour_client, two_nodes, until_so
 from tests.services.servers import RedisServer, free_port
 from tests.support.server import Running
 from tests.support.watching import SENTENCE, End, finals_of, peer, stored, until, viewer
@@ -157,16 +157,21 @@ async def test_a_server_starts_without_redis_and_finds_it(tmp_path: Path, own_re
                 await told(far, "final", segment=1)
 
 
-async def test_a_ping_that_meets_the_end_of_its_connection_ends_nothing_else(
+async def test_a_ping_that_meets_the_end_of_its_connection_does_not_end_the_beat(
     tmp_path: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with two_nodes(tmp_path, own_redis.url) as nodes:
+    async with two_nodes(tmp_path, own_redis.url) as nodes, neighbour_client(own_redis.url) as looker:
+
+        async def signs_of_life() -> int:
+            return len(await looker.keys("streamsrv:node:*"))
+
         shared: Any = nodes.one.shared
         await until(lambda: shared._hearing._pubsub is not None)
         lost = shared._hearing._pubsub
         monkeypatch.setattr(lost, "connect", lost.aclose)  # while the ping waits for it
         await until(lambda: shared._hearing._pubsub not in (None, lost))
-        assert condition(nodes.one) == "ok"
+        await command(own_redis, "FLUSHALL")
+        await until_so(signs_of_life, 2)
         async with viewer(nodes.one) as watch, peer(nodes.two) as speaker:
             await say(speaker)
             await told(watch, "final")
