@@ -1,5 +1,4 @@
-"""Connections that come, speak, break, and come back or not: nothing of them stays (``benchmarks.durability`` has
-thousands of them)."""
+"""Connections that come, speak, break, and come back or not: nothing of them stays."""
 
 from __future__ import annotations
 
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import durability
 from streamsrv.runtime.settings import SessionSettings
 from tests.adversity.arena import UTTERANCE, Talker, arena, eventually
 from tests.support.speech import silence, voice
@@ -52,3 +52,10 @@ async def test_cycles_of_connect_and_cut_leave_nothing(tmp_path: Path) -> None:
         finals = [one for interview in range(7) for one in await ring.server.store.finals(f"i-{interview}")]
         assert len(finals) == said
         assert await ring.server.store.left_streams() == ()
+
+
+@pytest.mark.slow
+async def test_thousands_of_cycles_leave_neither_files_nor_memory() -> None:
+    """The server is a process of its own, so that its memory is its own."""
+    figures, broken = await durability.cycles(durability.Plan(cycles=durability.MANY_CYCLES))
+    assert broken == [], figures
