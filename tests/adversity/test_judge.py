@@ -14,6 +14,7 @@ from tests.adversity.runs.ledger import (
     Died,
     Greeted,
     Handed,
+    Knocked,
     Ledger,
     Refused,
     Row,
@@ -98,6 +99,7 @@ def good() -> Ledger:
         watching=[watching([*ROWS, HEARD], 9), watching([HEARD, *ROWS], 8)],
         sending=[Sending(attempts=1, job="job-1", stream="st-2", ended="done", streams=["st-2"])],
         refused=[Refused(why="garble", code=3, said="/data/streamsrv.db is damaged", untouched=True)],
+        knocked=[Knocked(at=1.0, status=403)],
         sinks=["kafka"],
         handed=[*map(handed, [*ROWS, HEARD]), end],
         died=[Died(at=3.4, name="node 0", code=-9, wanted=True), Died(at=9.0, name="node 0", code=0, wanted=True)],
@@ -295,6 +297,10 @@ def _touched(ledger: Ledger) -> None:
     ledger.refused[0] = msgspec.structs.replace(ledger.refused[0], untouched=False)
 
 
+def _let_in(ledger: Ledger) -> None:
+    ledger.knocked[0] = msgspec.structs.replace(ledger.knocked[0], status=101)
+
+
 def _left_over(ledger: Ledger) -> None:
     ledger.left_over.append("job job-1 is still open")
 
@@ -344,6 +350,7 @@ def _complaint(ledger: Ledger) -> None:
         (_came_up, "refusal: with garble it ended with 0: /data"),
         (_silent, "refusal: with garble it ended with 3: Traceback"),
         (_touched, "refusal: with garble it changed its database"),
+        (_let_in, "knock: a wrong token was answered with 101"),
         (_left_over, "left over: job job-1 is still open"),
         (_complaint, "log: node 0: Traceback"),
     ],

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from streamsrv.sinks.webhook.signature import HEADER, TOLERANCE_S, verify
 from tests.adversity.runs.lines import HOST
+from tests.adversity.runs.plan import Fault
 
 SINK = "webhook"
 SECRET = "a secret of the runs"
@@ -75,6 +76,12 @@ class Hook:
         self.heal()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    async def harm(self, fault: Fault) -> None:
+        """Do it, and undo it when its time is over."""
+        self.mode = fault.what
+        await asyncio.sleep(fault.lasts_s)
+        self.heal()
 
     def heal(self) -> None:
         self.mode = "well"

@@ -40,6 +40,7 @@ def judge(ledger: Ledger, undisturbed: Ledger | None = None) -> list[str]:
         *_words(ledger, undisturbed),
         *_files(ledger),
         *_refused(ledger),
+        *_knocked(ledger),
         *(f"left over: {one}" for one in ledger.left_over),
         *(f"log: {one}" for one in ledger.complaints),
     ]
@@ -237,6 +238,13 @@ def _refused(ledger: Ledger) -> Iterator[str]:
             yield f"refusal: with {one.why} it ended with {one.code}: {one.said[:300]}"
         if not one.untouched:
             yield f"refusal: with {one.why} it changed its database"
+
+
+def _knocked(ledger: Ledger) -> Iterator[str]:
+    """Nobody without its token takes a stream over; a server that is full or leaves says so before it looks."""
+    for one in ledger.knocked:
+        if one.status not in (403, 404, 503):
+            yield f"knock: a wrong token was answered with {one.status} at {one.at:.2f} s"
 
 
 def said(ledger: Ledger, stream: str, channel: int) -> list[str]:

@@ -142,6 +142,13 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
 
 
+class Knocked(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody without the token of a stream was answered."""
+
+    at: float
+    status: int
+
+
 class Died(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a process."""
 
@@ -164,6 +171,7 @@ class Ledger(msgspec.Struct, kw_only=True):
     rows: list[Row] = []
     """The store when all was over."""
     sinks: list[str] = []
+    knocked: list[Knocked] = []
     handed: list[Handed] = []
     died: list[Died] = []
     left_over: list[str] = []

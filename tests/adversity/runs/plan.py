@@ -67,6 +67,12 @@ SERVICE_HARMS: dict[str, tuple[str, ...]] = {
     "webhook": ("away", "hang", "lose_answers"),
 }
 """What can happen to each service, itself or the line to it."""
+REDIS_HARMS: dict[str, tuple[str, ...]] = {"redis": ("full", "replica"), "redis_streams": ("full",)}
+"""Its memory is full, or it is made a replica, which takes no writes."""
+LATER = 0.5
+"""Share of runs that have one of these, or on a lone node one of the webhook's."""
+MOST_KNOCKS = 2
+"""Somebody comes with a wrong token so many times."""
 KAFKA_KILLED_EVERY = 13
 """Kafka takes seconds to come back, of which a run has few: it is killed in one run of so many."""
 
@@ -120,6 +126,16 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.at_s:6.2f} s  {self.interview}: a file, {self.kind}, {self.speech.seconds:.1f} s"
 
 
+class Knock(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody tries to resume a stream of this interview with a token that is not its own (row 17)."""
+
+    at_s: float
+    interview: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:6.2f} s  {self.interview}: a wrong token"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All of a run."""
 
@@ -129,6 +145,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     voices: tuple[Voice, ...]
     faults: tuple[Fault, ...]
     files: tuple[File, ...] = ()
+    knocks: tuple[Knock, ...] = ()
 
     @property
     def nodes(self) -> int:
@@ -151,7 +168,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.shape}, {self.spoken}, {len(self.voices)} speakers"
         voices = (f"  {n}  {voice}" for n, voice in enumerate(self.voices))
-        return "\n".join([head, *voices, *map(str, self.files), *map(str, self.faults)])
+        return "\n".join([head, *voices, *map(str, self.files), *map(str, self.knocks), *map(str, self.faults)])
 
 
 def undisturbed(plan: Plan) -> Plan:
@@ -174,8 +191,14 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     faults += _line_faults(chance, range(len(voices) + 1, len(voices) + 3), over_s, rarely=shape == "pair")
     faults += _rare_faults(chance, shape, over_s)
     files = (_file(chance, voices, faults, over_s),) if spoken == "tones" else ()
+    chance = random.Random(f"{shape} {seed} still more")
+    faults += _later_faults(chance, shape, over_s)
+    knocks = tuple(
+        Knock(at_s=round(chance.uniform(0.2, over_s), 2), interview=chance.choice(voices).interview)
+        for _ in range(MOST_KNOCKS)
+    )
     ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
-    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered, files=files)
+    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered, files=files, knocks=knocks)
 
 
 def _file(chance: random.Random, voices: tuple[Voice, ...], faults: list[Fault], over_s: float) -> File:
@@ -268,6 +291,13 @@ def _rare_faults(chance: random.Random, shape: Shape, over_s: float) -> list[Fau
         return [_fault(chance, "redirect", "webhook", over_s, AWAY)]
     what = chance.choice(list(LONE_HARMS))
     return [_fault(chance, what, "node 0", over_s, LONE_HARMS[what])]
+
+
+def _later_faults(chance: random.Random, shape: Shape, over_s: float) -> list[Fault]:
+    """A lone node's webhook; a Redis, of hints or of events, that takes no writes (row 54)."""
+    whom = "webhook" if shape == "alone" else chance.choice(list(REDIS_HARMS))
+    harms = SERVICE_HARMS["webhook"] if shape == "alone" else REDIS_HARMS[whom]
+    return [_fault(chance, chance.choice(harms), whom, over_s, AWAY)] if chance.random() < LATER else []
 
 
 def _fault(chance: random.Random, what: str, whom: str, over_s: float, lasts: tuple[float, float]) -> Fault:

@@ -115,9 +115,7 @@ class Services:
     async def harm(self, fault: Fault) -> None:
         """Do it, and undo it when its time is over."""
         if fault.whom == "webhook":
-            self.hook.mode = fault.what
-            await asyncio.sleep(fault.lasts_s)
-            return self.hook.heal()
+            return await self.hook.harm(fault)
         server = self._servers[fault.whom]
         match fault.what:
             case "kill" | "stop":
@@ -129,10 +127,15 @@ class Services:
                 await asyncio.sleep(fault.lasts_s)
                 server.resume()
             case "flush":
-                from redis.asyncio import Redis
-
-                async with Redis.from_url(f"redis://{HOST}:{server.port}/0") as redis:
-                    await redis.flushall()
+                await _redis(server.port, "FLUSHALL")
+            case "full":
+                await _redis(server.port, "CONFIG", "SET", "maxmemory", "1")
+                await asyncio.sleep(fault.lasts_s)
+                await _redis(server.port, "CONFIG", "SET", "maxmemory", "0")
+            case "replica":
+                await _redis(server.port, "REPLICAOF", HOST, str(free_port()))
+                await asyncio.sleep(fault.lasts_s)
+                await _redis(server.port, "REPLICAOF", "NO", "ONE")
             case _:
                 await harm_line(self._lines[fault.whom], fault.what, fault.lasts_s)
 
@@ -186,3 +189,10 @@ class Services:
         async with Redis.from_url(f"redis://{HOST}:{self._servers['redis_streams'].port}/0") as redis:
             entries: Any = await redis.xrange(stream)
             return [bytes(fields[b"event"]) for _, fields in entries]
+
+
+async def _redis(port: int, *command: str) -> None:
+    from redis.asyncio import Redis
+
+    async with Redis.from_url(f"redis://{HOST}:{port}/0") as redis:
+        await redis.execute_command(*command)  # type: ignore[no-untyped-call]

@@ -102,7 +102,9 @@ class Alone:
         return self.nodes[0].port
 
     async def harm(self, fault: Fault) -> None:
-        raise ValueError(f"there is no {fault.whom} here")
+        if fault.whom != SINK:
+            raise ValueError(f"there is no {fault.whom} here")
+        await self._hook.harm(fault)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:

@@ -11,10 +11,11 @@ from streamsrv.errors import StreamsrvError
 from streamsrv.stores.base import TranscriptStore
 from tests.adversity.runs import served
 from tests.adversity.runs.harms import harm_line
+from tests.adversity.runs.knock import knock
 from tests.adversity.runs.ledger import Ledger, Row, Sending, Snapshot, Speaking, Watching
 from tests.adversity.runs.lines import Line, to_port
 from tests.adversity.runs.node import Node
-from tests.adversity.runs.plan import Fault, Plan
+from tests.adversity.runs.plan import Fault, Knock, Plan
 from tests.adversity.runs.sender import send, speaker_of
 from tests.adversity.runs.services import Services
 from tests.adversity.runs.site import Alone, Pair
@@ -100,7 +101,7 @@ class Stage:
         self._begun = time.monotonic()
         harm = asyncio.create_task(self._harm())
         saying = [asyncio.create_task(one) for one in (*self._speakers(), *self._senders())]
-        watching = [asyncio.create_task(one) for one in self._viewers()]
+        watching = [asyncio.create_task(one) for one in (*self._viewers(), *self._knocks())]
         try:
             async with asyncio.timeout(OVER_WITHIN_S):
                 await asyncio.gather(harm, *saying)
@@ -123,6 +124,13 @@ class Stage:
         lines = self._lines[len(self._plan.voices) :]
         for (kind, _), line, noted in zip(self._plan.viewers, lines, self.ledger.watching, strict=False):
             yield watch(kind, noted, line.port, self._clock)
+
+    async def _knock(self, planned: Knock) -> None:
+        if answered := await knock(planned, self._site.port):
+            self.ledger.knocked.append(answered)
+
+    def _knocks(self) -> Iterator[Coroutine[None, None, None]]:
+        yield from map(self._knock, self._plan.knocks)
 
     async def _send(self, number: int, noted: Sending) -> None:
         file = self._plan.files[number]
