@@ -7,7 +7,16 @@ from collections import Counter
 import pytest
 
 from tests.adversity.runs import plan as plans
-from tests.adversity.runs.plan import LINE_HARMS, LONE_HARMS, NODE_HARMS, SERVICE_HARMS, Plan, make, undisturbed
+from tests.adversity.runs.plan import (
+    LINE_HARMS,
+    LONE_HARMS,
+    NODE_HARMS,
+    REDIS_HARMS,
+    SERVICE_HARMS,
+    Plan,
+    make,
+    undisturbed,
+)
 from tests.models import tone
 
 SEEDS = range(300)
@@ -39,7 +48,7 @@ def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
     assert set(times) == {
         *(("line", what) for what in LINE_HARMS),
         *(("node", what) for what in (*NODE_HARMS, *LONE_HARMS)),
-        *((whom, what) for whom, harms in SERVICE_HARMS.items() for what in harms),
+        *((whom, what) for many in (SERVICE_HARMS, REDIS_HARMS) for whom, harms in many.items() for what in harms),
         ("kafka", "kill"),
         ("webhook", "redirect"),
     }
@@ -74,7 +83,7 @@ def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
 def test_a_plan_can_be_read(all_plans: list[Plan]) -> None:
     text = str(all_plans[0])
     assert text.startswith("seed 0: alone, tones, ")
-    parts = (all_plans[0].voices, all_plans[0].files, all_plans[0].faults)
+    parts = (all_plans[0].voices, all_plans[0].files, all_plans[0].knocks, all_plans[0].faults)
     assert len(text.splitlines()) == 1 + sum(map(len, parts))
     assert undisturbed(all_plans[0]).faults == ()
     assert undisturbed(all_plans[0]).voices == all_plans[0].voices
