@@ -152,8 +152,7 @@ cdef class Segmenter:
         """Decide the rest, its last frame padded with silence, and close for good.  Returns a list as ``advance``."""
         cdef list told = self._hear_all(now)
         cdef int64_t rest = self.ring.end - self.position
-        if rest > 0:
-            told = self._step(now, rest, told)
+        told = self._step(now, rest, told) if rest > 0 else told
         self._announce_rest(told)
         if self._state == SPEAKING:
             self._close(told, self.position, "finish", True)
@@ -199,8 +198,9 @@ cdef class Segmenter:
         self._judge(self._soonest() // FRAME)
         if self._unsure and self.position - self._begin >= SPACING:
             self._hear_again()
-        elif self._mask == 0 and self.position >= self._heard * FRAME and self.position - self._last_reset >= SPACING and self.position % GRID == 0:
-            self._restart_here()
+        elif self._mask == 0 and self.position % GRID == 0 and self.position >= self._heard * FRAME:
+            if self.position - self._last_reset >= SPACING:
+                self._restart_here()
         return told
 
     cdef list _step_bursting(self, list told):

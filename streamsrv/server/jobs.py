@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from aiohttp import web
@@ -38,7 +39,7 @@ def job_body(progress: Progress) -> dict[str, Any]:
         "progress": None if progress.share is None else round(progress.share, 4),
         "audio_ms": progress.audio_ms,
         "duration_ms": progress.duration_ms,
-        "eta_s": None if progress.eta_s is None else round(progress.eta_s, 1),
+        "eta_s": None if progress.eta_s is None else math.ceil(10 * progress.eta_s) / 10,
         "engine": job.engine,
         "filename": job.filename,
         "size_bytes": job.size_bytes,
