@@ -13,7 +13,7 @@ import soundfile
 from aiohttp import ClientSession
 from playwright.async_api import Error, expect
 
-from streamsrv.events import AnyEvent, Final
+from streamsrv.events import AnyEvent, Closed
 from streamsrv.runtime.engines import make_engine
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.server.speaker import Speaker
@@ -212,11 +212,12 @@ async def test_a_stream_that_ended_meanwhile_is_told(tmp_path: Path) -> None:
 async def test_a_resume_that_comes_after_the_end_of_all_that_was_said_just_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The line breaks at the last final: who comes back is refused with 410, and has lost nothing."""
+    """The line breaks when the stream has ended, before the page hears of it: who comes back is refused with 410, and
+    has lost nothing."""
     put = Speaker.put
 
     def break_off(self: Speaker, event: AnyEvent) -> None:
-        if isinstance(event, Final) and event.segment == 2:
+        if isinstance(event, Closed):
             return self.cut("test")
         put(self, event)
 
