@@ -249,7 +249,7 @@ class Stage:
     async def _sessions_that_stay(self, node: Node) -> float:
         """One whose speaker went to another node, unheard, is found out at a look of its node."""
         end = self._clock() + STALE_WITHIN_S
-        while (sessions := await node.metric("streamsrv_sessions")) and self._clock() < end:
+        while (sessions := await node.metric("streamsrv_sessions")) and self._clock() < end:  # noqa: ASYNC110
             await asyncio.sleep(LOOKS_EVERY_S)
         return sessions
 
