@@ -176,12 +176,12 @@ async def test_a_key_is_asked_for_only_when_needed(tmp_path: Path) -> None:
 
 async def test_the_servers_own_words_are_shown(tmp_path: Path) -> None:
     recording = wav(tmp_path / "talk.wav", TALK * 3)
-    short = SessionSettings(max_stream_s=10)
+    short = SessionSettings(max_stream_s=3)
     async with running(tmp_path / "data", session=short) as server, seat(server.http) as one:
-        await one.choose(recording, "fast", "too-long")
+        await one.choose(recording, "spoken", "too-long")
         await one["go"].click()
         await one.sees("error")
-        await expect(one["notice"]).to_contain_text("10 s")
+        await expect(one["notice"]).to_contain_text("longer than 3 s")
         await expect(one["notice-hint"]).to_contain_text("new stream")
         await expect(one["transcript"]).to_be_visible()
         await expect(one["go"]).to_have_text("Start")
