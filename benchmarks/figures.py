@@ -32,15 +32,12 @@ def begin(name: str, arguments: Sequence[str]) -> Measured:
 
 def finish(measured: Measured, name: str, text: str, *, keep: bool) -> int:
     """Print, keep, and give the exit status: 1 when a guard failed, whatever the figures."""
-    before, after = measured.gauge["before_ms"], report.gauge()
-    measured.gauge["after_ms"] = after
-    shaken = max(before, after) > report.NOISY * min(before, after)
-    measured.gauge["noisy"] = float(shaken)
-    noisy = " NOISY: do not quote" if shaken else ""
+    measured.gauge["after_ms"] = report.gauge()
+    measured.gauge["noisy"] = float(report.is_noisy(measured.gauge))
     print(f"{measured.command}   {measured.date}")
     print("   ".join(measured.machine.values()))
     print(text)
-    print(f"gauge {before:.2f} ms before, {after:.2f} ms after{noisy}")
+    print(report.gauge_told(measured.gauge))
     print("\n".join(f"GUARD FAILED: {what}" for what in measured.broken[:MOST_TOLD]) or "guards held")
     if keep:
         print(f"kept in {os.path.relpath(report.write(measured, name))}")

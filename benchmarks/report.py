@@ -11,7 +11,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -91,6 +91,18 @@ def gauge() -> float:
     return 1e3 * min(timed(work) for _ in range(5))
 
 
+def is_noisy(gauge: Mapping[str, float]) -> bool:
+    """Whether the machine was another after the run than before."""
+    before, after = gauge["before_ms"], gauge["after_ms"]
+    return max(before, after) > NOISY * min(before, after)
+
+
+def gauge_told(gauge: Mapping[str, float]) -> str:
+    """The gauge for people."""
+    noisy = " NOISY: do not quote" if is_noisy(gauge) else ""
+    return f"gauge {gauge['before_ms']:.2f} ms before, {gauge['after_ms']:.2f} ms after{noisy}"
+
+
 def pairs(a: Callable[[], object], b: Callable[[], object], *, rounds: int, pieces: int) -> tuple[list[float], ...]:
     """Nanoseconds a piece of ``a`` and ``b``, run A B A B; one round to warm up is not counted."""
     a_ns, b_ns = [], []
@@ -123,9 +135,7 @@ def show(report: Report) -> None:
             f"{row.name:34} {row.a}: {row.a_ns:8.0f} ns   {row.b}: {row.b_ns:8.0f} ns   "
             f"ratio {row.ratio:6.2f} ({row.low:.2f} .. {row.high:.2f})   target {row.target:7} {verdict}"
         )
-    before, after = report.gauge["before_ms"], report.gauge["after_ms"]
-    noisy = " NOISY: do not quote" if max(before, after) > NOISY * min(before, after) else ""
-    print(f"gauge {before:.2f} ms before, {after:.2f} ms after{noisy}")
+    print(gauge_told(report.gauge))
 
 
 def finish(report: Report, name: str, *, keep: bool) -> int:

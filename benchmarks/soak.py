@@ -17,10 +17,9 @@ from typing import Final
 
 import aiohttp
 import msgspec
-import numpy as np
 
 from benchmarks import plot
-from benchmarks.figures import begin, finish
+from benchmarks.figures import begin, finish, slope
 from benchmarks.sides import look, url
 from benchmarks.spoken import tones
 from benchmarks.trials import Trial, model_folder, server, trial
@@ -54,8 +53,8 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     def slope_kb(self) -> float:
         """Growth per session and minute, kB, over the last two thirds."""
         first = len(self.at_s) // 3
-        minutes = np.array(self.at_s[first:]) / 60
-        return float(1024 * np.polyfit(minutes, self.resident_mb[first:], 1)[0]) / self.run.sessions
+        points = [(at / 60, 1024 * mb) for at, mb in zip(self.at_s, self.resident_mb, strict=True)]
+        return slope(points[first:]) / self.run.sessions
 
 
 async def measure(minutes: float, sessions: int) -> Soaked:

@@ -19,6 +19,7 @@ from streamsrv.engines.base import Hypothesis, Window
 from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
 from streamsrv.errors import EngineError
 from tests.models import tone
+from tests.support.promises import final_texts
 from tests.support.server import running
 
 BYTES_PER_S = 2 * tone.RATE_HZ
@@ -74,17 +75,8 @@ async def speak(socket: aiohttp.ClientWebSocketResponse, voice: Voice) -> None:
 
 
 async def listen(socket: aiohttp.ClientWebSocketResponse) -> list[str]:
-    """The words of its finals; what was promised in partials is kept."""
-    words: list[str] = []
-    promised: dict[int, str] = {}
-    async for message in socket:
-        event = msgspec.json.decode(message.data)
-        if event["type"] in ("partial", "final"):
-            assert event["text"].startswith(promised.get(event["segment"], ""))
-            promised[event["segment"]] = event["text"][: event.get("stable_chars", 0)]
-        if event["type"] == "final":
-            words += event["text"].split()
-    return words
+    """The words of its finals."""
+    return " ".join(await final_texts(socket)).split()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import soundfile as sf
 
 from streamsrv.runtime.scheduler import Scheduler
 from streamsrv.server.health import ENGINES
+from tests.support.promises import final_texts
 from tests.support.server import running
 from tests.support.speech import silence
 
@@ -32,20 +33,12 @@ async def speak(client: aiohttp.ClientSession, url: str, samples: list[Sample]) 
     audio = silence(0.6)
     for sample in samples:
         audio += sf.read(MODEL / "samples" / sample.file, dtype="int16")[0].tobytes() + silence(1.0)
-    heard: list[str] = []
-    promised: dict[int, str] = {}
     async with client.ws_connect(url) as socket:
         for at in range(0, len(audio), FRAME):
             await socket.send_bytes(audio[at : at + FRAME])
             await asyncio.sleep(0.02)
         await socket.send_json({"type": "finish"})
-        async for message in socket:
-            event = msgspec.json.decode(message.data)
-            if event["type"] in ("partial", "final"):
-                assert event["text"].startswith(promised.get(event["segment"], ""))
-                promised[event["segment"]] = event["text"][: event.get("stable_chars", 0)]
-            if event["type"] == "final":
-                heard.append(event["text"])
+        heard = await final_texts(socket)
     return " ".join(word for sample in samples for word in sample.words), " ".join(heard)
 
 
