@@ -33,6 +33,7 @@ from streamsrv.facts import Position
 from streamsrv.runtime.engines import Engines, make_engine
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.server.app import make_app
+from streamsrv.server.main import settled
 from streamsrv.server.wire import Runner
 from streamsrv.settings import ServerSettings, Settings, load
 from streamsrv.stores.base import Anchor, StreamKey
@@ -214,6 +215,7 @@ async def serve(asked: argparse.Namespace) -> None:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
+        settled()
         sampler = asyncio.create_task(probe.sample())
         stack.callback(sampler.cancel)
         print(json.dumps({"port": runner.addresses[0][1]}), flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -100,8 +101,10 @@ async def _listen(
         if engines.default.abilities.live and not await _done(loading, unless=stopping):
             return log.info("server.stopped_early")
         app = make_app(settings, store=outbox.store, engines=engines, numbers=numbers, outbox=outbox, shared=shared)
+        gc.collect()  # nobody is here yet
         async with _door(app, settings) as runner:
             if await _done(loading, unless=stopping):
+                settled()
                 _say_ready(settings, runner, engines.default.about, why)
             await stopping
             stop.clear()
@@ -175,6 +178,15 @@ async def _drain(app: web.Application, within_s: float, hurry: asyncio.Event) ->
         streams.dismiss()
     for task in (draining, hurried):
         task.cancel()
+
+
+def settled() -> None:
+    """What is there now stays: the collector shall never walk through it again.
+
+    A full collection stops every thread, the event loop among them, for as long as it walks: with all libraries and
+    a model in the process 20 to 60 ms, with the sessions alone a few.
+    """
+    gc.freeze()
 
 
 def _say_ready(settings: Settings, runner: Runner, about: About, why: str) -> None:
