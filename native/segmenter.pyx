@@ -101,7 +101,7 @@ cdef class Segmenter:
             ``None`` when there is nothing to tell, else a list in order of
             ``(BEGAN, start, position)``,
             ``(ENDED, stop, speech_stop, speech_at, cause, over, position)``,
-            ``(ADVANCED, position, restart)``.
+            ``(ADVANCED, position, restart, quiet)``.
         """
         cdef list told = None
         cdef int64_t offered = self.restart
@@ -115,7 +115,7 @@ cdef class Segmenter:
             self._offer_points()
         if self.restart != offered or (self._state == SPEAKING and self.position - self._advised >= 1_600):
             told = [] if told is None else told
-            told.append((ADVANCED, self.position, self.restart))
+            told.append((ADVANCED, self.position, self.restart, self._unvoiced * FRAME * (self._state == SPEAKING)))
             self._advised = self.position
         self.ring.forget(min(self._guard, self._needed()))
         return told

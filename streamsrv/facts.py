@@ -74,6 +74,8 @@ class Advanced(Fact, frozen=True, kw_only=True, tag="advanced"):
     restart: Position
     """Newest restart point: a multiple of 1 920 samples, outside any segment, where VAD and segmenter were reset, at
     least pre-roll + onset window behind ``position``.  A run that begins here finds the same boundaries."""
+    quiet: int = 0
+    """Samples without speech before ``position``, while a segment is open: it may be about to end."""
 
 
 class Gap(Fact, frozen=True, kw_only=True, tag="gap"):
@@ -126,6 +128,8 @@ class Answer(Fact, frozen=True, kw_only=True, tag="answer"):
     """The engine gave this segment up after its retries; ``words`` is empty."""
     every_s: float = 0.0
     """Seconds between two partials that the engine has time for now; 0: as it promises."""
+    conclusive: bool = False
+    """A final of the same span would have the same words."""
 
 
 # --- receipts ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,6 @@ Began: TypeAlias = tuple[Literal[0], int, int]
 """``(BEGAN, start, position)``"""
 Ended: TypeAlias = tuple[Literal[1], int, int, float, Literal["vad", "flush", "finish", "length"], bool, int]
 """``(ENDED, stop, speech_stop, speech_at, cause, over, position)``"""
-Advanced: TypeAlias = tuple[Literal[2], int, int]
-"""``(ADVANCED, position, restart)``"""
+Advanced: TypeAlias = tuple[Literal[2], int, int, int]
+"""``(ADVANCED, position, restart, quiet)``"""
 Told: TypeAlias = Began | Ended | Advanced

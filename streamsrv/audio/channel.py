@@ -65,7 +65,7 @@ class Channel:
         marks: list[Mark] = []
         for fact in told:
             if fact[0] == ADVANCED:
-                marks.append(Advanced(channel=self._index, position=fact[1], restart=fact[2]))
+                marks.append(Advanced(channel=self._index, position=fact[1], restart=fact[2], quiet=fact[3]))
             elif fact[0] == BEGAN:
                 self._begin(marks, fact[1], fact[2])
             else:

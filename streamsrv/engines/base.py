@@ -31,6 +31,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a decode can be forced to begin with given words."""
     whole_finals: bool = True
     """Whether a final gains from hearing its whole segment again; otherwise it goes on where its partials began."""
+    conclusive: bool = False
+    """Whether a hypothesis about the whole of a segment can be its final (those that say so)."""
     partial_every_s: float = 0.12
     """Promised seconds between two partial hypotheses."""
     parallel: int = 1
@@ -55,6 +57,8 @@ class Hypothesis(msgspec.Struct, frozen=True, kw_only=True):
     words: tuple[Word, ...]
     """``start`` and ``stop`` in 16 kHz samples from the start of the *segment* (not of the stream)."""
     language: str | None = None
+    conclusive: bool = False
+    """The engine would say the same of this span if it were asked for a final."""
 
 
 class Listener(Protocol):

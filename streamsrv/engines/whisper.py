@@ -52,6 +52,7 @@ class WhisperEngine:
             languages=None if several else ("en",),
             batch=self._batch(model),
             prefix=True,
+            conclusive=self._finals_as_partials(model),
             whole_finals=self._settings.final_window == "full" or self._settings.partial_words == "estimated",
             partial_every_s=PARTIAL_EVERY_S,
             parallel=1 if model is None else model.core.num_workers,
@@ -111,7 +112,8 @@ class WhisperEngine:
             except EngineError as failure:
                 answers[place] = failure
         for batch in alike(tasks, partial(self._likeness, model), self._batch(model)):
-            decoder = Decoder(model, self._settings, beam=self._width(model, batch[0]))
+            beam = self._width(model, batch[0])
+            decoder = Decoder(model, self._settings, beam=beam, conclusive=self._finals_as_partials(model))
             survive(batch, decoder.answer, loading.out_of_memory)
         for task in tasks:
             answers[task.place] = task.answer or answers[task.place]
@@ -136,6 +138,12 @@ class WhisperEngine:
 
     def _beam(self, model: Model) -> int:
         return self._settings.beam or BEAM[model.core.device]
+
+    def _finals_as_partials(self, model: Model | None) -> bool:
+        """Whether both are heard in the same way: one whole partial can be the final."""
+        settings = self._settings
+        beam = settings.beam or BEAM["cpu" if model is None else model.core.device]
+        return beam == 1 and settings.final_window == "fitted" and settings.partial_words == "aligned"
 
     def _batch(self, model: Model | None) -> int:
         return self._settings.batch or BATCH["cpu" if model is None else model.core.device]

@@ -311,7 +311,10 @@ class Driver:
                     self._say(event)
                 case Hear() as question:
                     self._ear.hear(question)
-                case Keep() | Note() | Settle() as job:
+                case Keep(final=final) as job:
+                    self._ear.ended(final)
+                    self.keeper.put(job)
+                case Note() | Settle() as job:
                     self.keeper.put(job)
                 case Release(channel=channel, position=position):
                     self._front.release(channel, position)
@@ -340,10 +343,8 @@ class Driver:
         now = self._services.now()
         marks = {"flush": self._front.cut, "part": self._front.part, "finish": self._front.finish}[cut.cause](now)
         self._room.set()
-        effects: list[AnyEffect] = []
-        for mark in (*marks, CutMade(cause=cut.cause, position=self._front.position)):
-            effects += self.machine.marked(mark, now)
-        return effects
+        marks.append(CutMade(cause=cut.cause, position=self._front.position))
+        return [effect for mark in marks for effect in self.machine.marked(mark, now)]
 
     def _close(self, code: int, reason: str) -> None:
         if self.outlet is not None:
@@ -379,8 +380,7 @@ class Driver:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        deadline = self.machine.deadline
-        if deadline is not None:
+        if (deadline := self.machine.deadline) is not None:
             wait = max(0.0, deadline - self._services.now())
             self._alarm = asyncio.get_running_loop().call_later(wait, self._ring_alarm)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
 from streamsrv.engines.base import Wishes
+from streamsrv.events import Final
 from streamsrv.facts import Answer, Position
 from streamsrv.session.effects import Hear
 
@@ -34,6 +35,9 @@ class Ear(Protocol):
 
     def forget(self, request: int) -> None:
         """The answer is no longer wanted."""
+
+    def ended(self, final: Final) -> None:
+        """A segment has its final; nothing more is asked about it."""
 
     def close(self) -> None:
         """The session is over; nothing is answered any more.  Safe to call twice."""

@@ -29,6 +29,8 @@ FINAL_WITHIN_S = 1.0
 PARTIAL_FIRST_S = 0.5
 """A window engine is not asked about less of a segment: half a word is heard as a wrong one."""
 TRIM_LEAST_S = 3.0
+CONCLUDED_AFTER_S = 0.2
+"""A word's faint end is over by then, and half of the usual hangover is left for the engine."""
 """Spans of partials are not trimmed to less, however short the engine's windows are: words need those around them."""
 
 AnyEngine: TypeAlias = LiveEngine | Scheduler
@@ -255,4 +257,5 @@ def machine_settings(engine: AnyEngine, session: SessionSettings) -> MachineSett
         partial_first_s=0.0 if live else PARTIAL_FIRST_S,
         trim_after_s=None if live else max(abilities.floor_s, TRIM_LEAST_S),
         trim_finals=not (live or abilities.whole_finals),
+        concluded_after_s=CONCLUDED_AFTER_S if abilities.conclusive else None,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from streamsrv.engines.base import LiveEngine
+from streamsrv.events import Final
 from streamsrv.facts import Position
 from streamsrv.runtime.ear import Answered, Read, Troubled
 from streamsrv.runtime.live import LiveEar
@@ -64,6 +65,9 @@ class FileEar:
 
     def forget(self, request: int) -> None:
         self._ear.forget(request)
+
+    def ended(self, final: Final) -> None:
+        self._ear.ended(final)
 
     def close(self) -> None:
         self._ear.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from streamsrv import telemetry
 from streamsrv.engines.base import Hypothesis, Listener, LiveEngine
 from streamsrv.errors import EngineBusy, EngineFailed
+from streamsrv.events import Final
 from streamsrv.facts import Answer, Position, Word
 from streamsrv.runtime.ear import Answered, Read, Troubled
 from streamsrv.session.effects import Hear
@@ -86,6 +87,9 @@ class LiveEar:
     def forget(self, request: int) -> None:
         if any(question.request == request for lane in self._lanes for question in lane.questions):
             self._forgotten.add(request)
+
+    def ended(self, final: Final) -> None:
+        """The listener gave it, and began anew."""
 
     def close(self) -> None:
         for lane in self._lanes:

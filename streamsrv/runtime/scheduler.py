@@ -275,6 +275,8 @@ class Scheduler:
             self._waiting.halve()
         if batch.rank is Rank.FINAL:
             self._pace.finals(batch.seconds)
+        elif batch.rank is Rank.PARTIAL:
+            self._pace.partials(batch.size_s, count)
         self._metrics.window_batch.observe(count)
         self._metrics.window_seconds.labels(batch.rank.name.lower()).observe(batch.seconds)
 

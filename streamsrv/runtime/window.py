@@ -13,6 +13,7 @@ import msgspec
 
 from streamsrv.engines.base import PLAIN, Attention, Hypothesis, Window, Wishes
 from streamsrv.errors import EngineBusy
+from streamsrv.events import Final
 from streamsrv.facts import Answer, Position
 from streamsrv.runtime.ear import Answered, Picked, Read, Trouble, TroubledBy
 from streamsrv.runtime.scheduler import Scheduler
@@ -110,6 +111,18 @@ class WindowEar:
                 del lane.jobs[job]
                 self._scheduler.drop(job)
 
+    def ended(self, final: Final) -> None:
+        """Its audio is not asked about any more.
+
+        What lies behind its end is the next segment's, although a partial may have given it to the engine already.
+        """
+        lane = self._lanes[final.channel]
+        lane.starts.pop(final.segment, None)
+        if not lane.jobs:
+            self._scheduler.quiet(lane)
+        if self._owns(lane) and lane.attention is not None:
+            lane.attention.forget(min(lane.starts.values(), default=min(final.stop, lane.fed)))
+
     def close(self) -> None:
         if self._closed:
             return
@@ -148,8 +161,6 @@ class WindowEar:
         if self._closed:
             self._let_go(lane)
         elif question is not None:
-            if question.final:
-                self._ended(lane, question)
             self._answered(self._answer(question, heard))
 
     def told(self, trouble: Trouble, active: bool) -> None:
@@ -202,15 +213,6 @@ class WindowEar:
         )
         return Task(window=window, samples=samples, position=position)
 
-    def _ended(self, lane: _Lane, question: Hear) -> None:
-        """A segment has its final: its audio is not asked about any more.
-
-        What lies behind its end is the next segment's, although a partial may have given it to the engine already.
-        """
-        lane.starts.pop(question.segment, None)
-        if self._owns(lane) and lane.attention is not None:
-            lane.attention.forget(min(lane.starts.values(), default=min(question.stop, lane.fed)))
-
     def _let_go(self, lane: _Lane) -> None:
         """Free what the engine remembers, unless a thread is at it: then when that is back."""
         if lane.attention is not None and not self._scheduler.hears(lane):
@@ -230,4 +232,11 @@ class WindowEar:
             msgspec.structs.replace(word, start=question.start + word.start, stop=question.start + word.stop)
             for word in heard.words
         )
-        return Answer(request=question.request, words=words, language=heard.language, engine=name, every_s=every_s)
+        return Answer(
+            request=question.request,
+            words=words,
+            language=heard.language,
+            engine=name,
+            every_s=every_s,
+            conclusive=heard.conclusive,
+        )

@@ -27,6 +27,10 @@ class Segment:
     trim: Trim = field(default_factory=lambda: UNTRIMMED)
     said: tuple[str, int] = ("", 0)
     """Text and stable length of the last partial."""
+    known: tuple[Asked, Answer] | None = None
+    """The last partial's question and answer, when that would also be the answer to a final."""
+    pause: Position = -1
+    """Where speech ended when a partial was last asked for because the segment may end there."""
     stop: Position = 0
     speech_at: float = 0.0
     ended_at: float = 0.0
@@ -49,6 +53,10 @@ class Asked:
     final: bool
     trim: Trim
     """How the question leaves out the segment's beginning."""
+    picked: bool = False
+    """The engine is hearing it: it covers what it covers."""
+    concludes: bool = False
+    """A partial whose answer shall be the final."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +69,8 @@ class Channel:
     position: Position = 0
     arrived: float = 0.0
     """When ``position`` last moved, monotonic seconds."""
+    quiet: int = 0
+    """Samples without speech before ``position``, while a segment is open."""
     restart: Position = 0
     """Newest restart point the front reported."""
     safe: Position = 0
@@ -90,6 +100,7 @@ class Channel:
             agreement=Agreement(self.agreement_needed),
         )
         self.next_segment += 1
+        self.quiet = 0
         return self.open
 
     def end(self, *, stop: Position, speech_at: float, now: float, cause: Cause, over: bool) -> Segment:

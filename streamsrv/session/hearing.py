@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamsrv import events
-from streamsrv.facts import RATE_HZ, Answer
+from streamsrv.facts import RATE_HZ, Answer, Position
 from streamsrv.session import channel as parts
 from streamsrv.session.channel import Asked, Channel, Segment
 from streamsrv.session.effects import AnyEffect, Forget, Hear, Hold, Keep, Say
@@ -32,9 +32,16 @@ class Hearing:
         """Pause between two partials: the settings', or what the engine has time for if that is longer."""
 
     def partial(self, channel: Channel, now: float) -> list[AnyEffect]:
-        """Ask for a partial when it is time: one at a time per channel, and only with new audio."""
+        """Ask for a partial when it is time: one at a time per channel, and only with new audio.
+
+        When a segment may be about to end, one is asked for at once: its answer can be the final.
+        """
         segment = channel.open
-        if segment is None or not (self.interim or self._settings.partials_always):
+        if segment is None:
+            return []
+        if self._may_end(channel, segment):
+            return [self._ask(self._newest(channel, segment, now), now)]
+        if not (self.interim or self._settings.partials_always):
             return []
         early = now < segment.asked_at + self._every_s - EARLY_S
         short = channel.position < segment.start + self._settings.partial_first_s * RATE_HZ
@@ -42,13 +49,23 @@ class Hearing:
             return []
         return [self._ask(self._newest(channel, segment, now), now + self._every_s)]
 
-    def final(self, channel: Channel, segment: Segment, now: float) -> list[AnyEffect]:
-        """Ask what was said in a segment that has ended."""
-        trim = segment.trim if self._settings.trim_finals else UNTRIMMED
-        asked = Asked(
-            channel=channel, segment=segment, stop=segment.stop, arrived=segment.speech_at, final=True, trim=trim
-        )
-        return [self._ask(asked, now + self._settings.final_within_s)]
+    def final(self, channel: Channel, segment: Segment, now: float, *, speech_stop: Position) -> list[AnyEffect]:
+        """Ask what was said in a segment that has ended, unless a partial covers all of its speech."""
+        covering = self._covering(segment, speech_stop) if segment.over else None
+        if covering is None:
+            return [self._ask_final(channel, segment, now)]
+        needless = [
+            request
+            for request, asked in self._asked.items()
+            if asked.segment is segment and asked is not covering and not asked.picked
+        ]
+        for request in needless:
+            del self._asked[request]
+        effects: list[AnyEffect] = [Forget(request=request) for request in needless]
+        if segment.known is not None and segment.known[0] is covering:
+            return [*effects, *self._final_heard(*segment.known, now)]
+        covering.concludes = True
+        return effects
 
     def picked(self, request: int, now: float) -> Hear | None:
         """The newest form of a question that has waited; ``None`` when nobody wants its answer any more."""
@@ -61,6 +78,7 @@ class Hearing:
             del self._asked[request]
             return None
         asked = self._asked[request] = self._newest(asked.channel, asked.segment, now)
+        asked.picked = True
         return parts.hear(asked, request=request, deadline=now + self._every_s)
 
     def heard(self, answer: Answer, now: float) -> list[AnyEffect]:
@@ -69,7 +87,9 @@ class Hearing:
         asked = self._asked.pop(answer.request, None)
         if asked is None:
             return []
-        if asked.final:
+        if asked.concludes and (answer.failed or not answer.conclusive):
+            return [self._ask_final(asked.channel, asked.segment, now)]
+        if asked.final or asked.concludes:
             return self._final_heard(asked, answer, now)
         if asked.segment is not asked.channel.open:
             return []
@@ -101,6 +121,33 @@ class Hearing:
             trim=segment.trim,
         )
 
+    def _may_end(self, channel: Channel, segment: Segment) -> bool:
+        """Whether speech has paused for long enough that a partial may become the final, for the first time since."""
+        after = self._settings.concluded_after_s
+        pause = channel.position - channel.quiet
+        if after is None or channel.quiet < after * RATE_HZ or segment.pause >= pause:
+            return False
+        segment.pause = pause
+        return self._covering(segment, pause) is None
+
+    def _covering(self, segment: Segment, speech_stop: Position) -> Asked | None:
+        """The partial, answered or being heard, that covers all speech of a segment and the silence after it."""
+        after = self._settings.concluded_after_s
+        if after is None:
+            return None
+        enough = speech_stop + round(after * RATE_HZ)
+        if segment.known is not None and segment.known[0].stop >= enough:
+            return segment.known[0]
+        heard = [asked for asked in self._asked.values() if asked.segment is segment and asked.picked]
+        return next((asked for asked in heard if asked.stop >= enough), None)
+
+    def _ask_final(self, channel: Channel, segment: Segment, now: float) -> AnyEffect:
+        trim = segment.trim if self._settings.trim_finals else UNTRIMMED
+        asked = Asked(
+            channel=channel, segment=segment, stop=segment.stop, arrived=segment.speech_at, final=True, trim=trim
+        )
+        return self._ask(asked, now + self._settings.final_within_s)
+
     def _ask(self, asked: Asked, deadline: float) -> AnyEffect:
         request = self._next_request
         self._next_request += 1
@@ -108,9 +155,10 @@ class Hearing:
         return parts.hear(asked, request=request, deadline=deadline)
 
     def _partial_pending(self, channel: Channel) -> bool:
-        return any(asked.channel is channel and not asked.final for asked in self._asked.values())
+        return any(asked.channel is channel and not (asked.final or asked.concludes) for asked in self._asked.values())
 
     def _partial_heard(self, asked: Asked, answer: Answer, now: float) -> list[AnyEffect]:
+        asked.segment.known = (asked, answer) if answer.conclusive else None
         agreement = asked.segment.agreement
         before = agreement.stable_to
         agreement.update(parts.whole(asked, answer))

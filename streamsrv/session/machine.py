@@ -285,7 +285,7 @@ class Machine:
 
     def _advanced(self, mark: Advanced, now: float) -> list[AnyEffect]:
         ours = self._channels[mark.channel]
-        ours.position, ours.arrived, ours.restart = mark.position, now, mark.restart
+        ours.position, ours.arrived, ours.restart, ours.quiet = mark.position, now, mark.restart, mark.quiet
         if mark.position > self.settings.max_stream_s * RATE_HZ:
             message = f"the stream is longer than {self.settings.max_stream_s:g} s"
             abort = commands.Abort(
@@ -318,7 +318,7 @@ class Machine:
             effects.append(Say(event=events.SpeechStopped(channel=ours.number, utterance=segment.utterance, at=at)))
         else:
             ours.begin(mark.stop, utterance=segment.utterance)
-        return [*effects, *self._hearing.final(ours, segment, now)]
+        return [*effects, *self._hearing.final(ours, segment, now, speech_stop=mark.speech_stop)]
 
     def _cut_made(self, mark: CutMade, now: float) -> list[AnyEffect]:
         if mark.cause != "finish":

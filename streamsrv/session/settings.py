@@ -30,3 +30,6 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Stable speech a trimmed span begins with: a recogniser that is given words to begin with must hear them."""
     trim_finals: bool = False
     """Whether finals too begin where the partials did; otherwise they hear the whole segment."""
+    concluded_after_s: float | None = None
+    """Silence after the last word that a partial must have heard to be the segment's final; it is asked for as soon as
+    there is so much.  ``None``: finals are always asked for."""

@@ -14,6 +14,7 @@ import pytest
 from streamsrv import telemetry
 from streamsrv.engines.base import Hypothesis, Window
 from streamsrv.errors import EngineBusy, EngineError, EngineFailed
+from streamsrv.events import Final
 from streamsrv.facts import RATE_HZ, Answer
 from streamsrv.runtime import scheduler as room
 from streamsrv.runtime.ear import Trouble
@@ -74,7 +75,23 @@ class Session:
     def _answered(self, answer: Answer) -> None:
         self.answers[answer.request] = answer
         self.order.append(answer.request)
+        question = self._questions[answer.request]
+        if question.final:
+            self.ear.ended(self._final(question))
         self.came.set()
+
+    def _final(self, question: Hear) -> Final:
+        return Final(
+            channel=question.channel,
+            utterance=question.segment,
+            segment=question.segment,
+            start=question.start,
+            stop=question.stop,
+            text="",
+            cause="vad",
+            endpoint=True,
+            engine="scripted",
+        )
 
     def _troubled(self, active: bool, reason: Trouble = "engine") -> None:
         self.troubles.append((reason, active))

@@ -228,3 +228,34 @@ async def test_a_session_that_comes_back_goes_on_with_a_new_ear() -> None:
     assert final.text.split() == words_of(final)
     await stage.engines.close()
     assert stage.scripted.faults == []
+
+
+# --- finals that partials become ------------------------------------------------------------------------------------
+
+
+def sure(window: Window) -> Hypothesis | EngineError:
+    """The words of a window that sound; the same whether it is a final or not."""
+    said = counted(window)
+    if isinstance(said, EngineError):
+        return said
+    attention = window.attention
+    assert isinstance(attention, ScriptedAttention)
+    at = window.start
+    loud = [word for word in said.words if any(attention.samples(at + word.start, at + word.stop - WORD_SAMPLES // 4))]
+    return Hypothesis(words=tuple(loud), language="en-US", conclusive=True)
+
+
+async def test_finals_come_of_partials_and_the_engine_forgets_their_audio() -> None:
+    engine = ScriptedEngine(every_s=0.25)
+    engine.abilities = msgspec.structs.replace(engine.abilities, conclusive=True, whole_finals=False)
+    engine.judge = sure
+    said = b"".join(voice(2.0) + silence(1.5) for _ in range(6))
+    stage = await WindowStage(engine).hear(silence(0.5) + said)
+    finals = stage.peer.finals
+    assert len(finals) == 6
+    assert all(3 <= len(final.text.split()) <= 4 for final in finals)
+    asked = [window for batch in engine.batches for window in batch if window.final]
+    assert len(asked) <= 1, "but for the last, which the end cuts short"
+    (attention,) = engine.attentions
+    assert attention.start >= finals[-2].stop, "nothing is kept of those that have their finals"
+    check_promises(stage)

@@ -28,15 +28,17 @@ class Sample(msgspec.Struct, frozen=True):
     words: list[str]
 
 
-async def speak(client: aiohttp.ClientSession, url: str, samples: list[Sample]) -> tuple[str, str]:
-    """What was said and what was heard; faster than life, so partials are few."""
+async def speak(
+    client: aiohttp.ClientSession, url: str, samples: list[Sample], *, pause_s: float = 0.02
+) -> tuple[str, str]:
+    """What was said and what was heard; faster than life, so partials are few, or with 0.2 s at the pace of speech."""
     audio = silence(0.6)
     for sample in samples:
         audio += sf.read(MODEL / "samples" / sample.file, dtype="int16")[0].tobytes() + silence(1.0)
     async with client.ws_connect(url) as socket:
         for at in range(0, len(audio), FRAME):
             await socket.send_bytes(audio[at : at + FRAME])
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause_s)
         await socket.send_json({"type": "finish"})
         heard = await final_texts(socket)
     return " ".join(word for sample in samples for word in sample.words), " ".join(heard)
@@ -58,3 +60,16 @@ async def test_each_speaker_gets_the_digits_he_said(tmp_path: Path) -> None:
         assert scheduler.waiting == 0
     for truth, heard in said:
         assert heard == truth
+
+
+async def test_finals_of_one_who_speaks_alone_come_of_his_partials(tmp_path: Path) -> None:
+    pytest.importorskip("faster_whisper")
+    from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
+
+    index = msgspec.json.decode((MODEL / "samples" / "index.json").read_bytes(), type=list[Sample])
+    async with running(tmp_path, engine=WhisperEngine(WhisperSettings(model=str(MODEL)))) as here:
+        async with aiohttp.ClientSession() as client:
+            truth, heard = await speak(client, here.stream("i-1"), index[:4], pause_s=0.2)
+        asked = here.numbers.registry.get_sample_value("streamsrv_window_seconds_count", {"rank": "final"})
+    assert heard == truth
+    assert (asked or 0) <= 2, "of four or more"

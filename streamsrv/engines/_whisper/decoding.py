@@ -21,6 +21,8 @@ LANGUAGE_SURE: Final = 0.5
 """Probability at which a language found is kept for the session; a final's is kept whatever it is."""
 LANGUAGE_AFTER: Final = RATE_HZ
 """Samples a partial needs for that: less than a second tells little."""
+PAUSE_FRAMES: Final = 15
+"""Quiet frames at the end of a window after which its last word is over."""
 LOOP_RATE: Final = 4.0
 """Tokens a second under which a text that repeats itself is taken for a person who does."""
 TAGS: Final = {"jw": "jv"}
@@ -87,8 +89,9 @@ class Encodings:
 class Decoder:
     """Answers tasks whose features have the same number of frames and whose prompts have the same length."""
 
-    def __init__(self, model: Loaded, settings: WhisperSettings, *, beam: int) -> None:
+    def __init__(self, model: Loaded, settings: WhisperSettings, *, beam: int, conclusive: bool = False) -> None:
         self._model = model
+        self._conclusive = conclusive
         self._settings = settings
         self._beam = beam
 
@@ -104,7 +107,9 @@ class Decoder:
         awake = [place for place, sound in enumerate(sounds) if not sound.silent]
         for task, sound in zip(tasks, sounds, strict=True):
             if sound.silent:
-                task.answer = Hypothesis(words=task.window.prefix, language=_tag(task.attention.language))
+                task.answer = Hypothesis(
+                    words=task.window.prefix, language=_tag(task.attention.language), conclusive=self._conclusive
+                )
         if awake:
             encodings = Encodings(self._model, features if len(awake) == len(tasks) else features[awake])
             self._decode([tasks[place] for place in awake], [sounds[place] for place in awake], encodings)
@@ -124,8 +129,9 @@ class Decoder:
         heard = self._generate(asked, encodings, range(len(asked)))
         heard = self._try_again(asked, heard, encodings)
         said = self._words(asked, heard, encodings)
-        for one, found in zip(asked, said, strict=True):
-            one.task.answer = Hypothesis(words=tuple(found), language=_tag(one.language))
+        for one, answer, found in zip(asked, heard, said, strict=True):
+            conclusive = self._conclusive and one.task.attention.language is not None and not self._wrong(one, answer)
+            one.task.answer = Hypothesis(words=tuple(found), language=_tag(one.language), conclusive=conclusive)
 
     # --- language and prompt ------------------------------------------------------------------------------------
 
@@ -256,7 +262,8 @@ class Decoder:
 
     def _measured(self, one: Asked, found: Sequence[words.Piece], aligned: Aligned) -> list[Word]:
         times = words.measured(found, aligned, min(len(one.sound.loud) * HOP, one.task.samples))
-        placed = words.settled(times, one.sound.loud, whole=one.task.window.final)
+        ended = one.task.window.final or not one.sound.loud[-PAUSE_FRAMES:].any()
+        placed = words.settled(times, one.sound.loud, whole=ended)
         return guards.credible(placed, one.sound, len(one.spelled))
 
 

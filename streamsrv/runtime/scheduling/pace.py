@@ -35,6 +35,8 @@ ACTIVE_PERIODS = 3.0
 """A lane speaks while its last partial was asked within so many periods."""
 LEAST_SPEAKING = 0.1
 """Lanes that spoke lately, below which what finals cost cannot be told."""
+USUAL = 100
+"""Partials over which the length of their windows is averaged."""
 MEASURED = 8
 """Batches after which the costs are believed."""
 
@@ -62,7 +64,7 @@ class Pace:
     Args:
         costs: what batches take.
         every_s: promised seconds between two partials of a lane.
-        floor_s: window of a usual partial.
+        floor_s: window of a usual partial, until partials were heard.
         budget_s: longest batch of partials.
         parallel: threads of the engine.
     """
@@ -71,7 +73,8 @@ class Pace:
         self.stretch = 1.0
         self._costs = costs
         self._every_s = every_s
-        self._floor_s = floor_s
+        self._usual_s = floor_s
+        """Window of a partial, the mean of the last hundred or so."""
         self._budget_s = budget_s
         self._parallel = parallel
         self._active: dict[object, float] = {}  # lanes that speak, and when they last asked; bounded by the lanes
@@ -98,6 +101,10 @@ class Pace:
     def finals(self, seconds: float) -> None:
         """A batch of live finals took so long."""
         self._spent_s += seconds
+
+    def partials(self, size_s: float, count: int) -> None:
+        """A batch of live partials was heard: so many windows of this length."""
+        self._usual_s += (size_s - self._usual_s) * min(1.0, count / USUAL)
 
     def final_answered(self, lateness: float, now: float) -> None:
         """A final was answered: ``lateness`` is its wait as a share of what it may wait."""
@@ -156,7 +163,7 @@ class Pace:
     @property
     def _per_second(self) -> float:
         """Thread seconds that a second of speech costs in partials."""
-        unit = self._costs.unit(final=False, size_s=self._floor_s, within_s=self._budget_s)
+        unit = self._costs.unit(final=False, size_s=self._usual_s, within_s=self._budget_s)
         return 0.0 if unit is None else unit / self._every_s
 
     def sessions(self) -> float | None:

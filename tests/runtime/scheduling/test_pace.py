@@ -104,6 +104,22 @@ def test_a_silent_room_may_begin_to_speak() -> None:
     assert measured.share == LEAST_SPOKEN
 
 
+def test_what_it_bears_follows_the_length_of_the_windows_that_are_heard() -> None:
+    costs = CostBook(64)
+    for number in range(60):
+        count = 1 + number % 15
+        for size_s in (1.0, 3.0):
+            costs.observe(final=False, size_s=size_s, count=count, seconds=A + size_s * B * count)
+    measured = Pace(costs, every_s=EVERY_S, floor_s=1.0, budget_s=0.25, parallel=1)
+    short = measured.sessions()
+    for _ in range(100):
+        measured.partials(3.0, 8)
+    long = measured.sessions()
+    assert short is not None
+    assert long is not None
+    assert 0.3 < long / short < 0.55, "windows of three seconds, not of the shortest one there is"
+
+
 def test_nothing_is_told_before_enough_was_heard() -> None:
     assert pace(batches=MEASURED - 1).sessions() is None
     assert pace(batches=MEASURED).sessions() is not None
