@@ -24,10 +24,12 @@ from benchmarks.listening import play
 from benchmarks.script import Script
 from benchmarks.served import process
 from benchmarks.sides import Look, look, url
-from tests.models import tone
+from tests.models import costly, tone
 
-MADE = {"tone": "tone at tiny.en's size", "small-tone": "small tone"}
-"""Models that are made on the spot."""
+TONES = {"tone": "tone at tiny.en's size", "small-tone": "small tone"}
+"""Models that hear tones, every word of them; made on the spot."""
+MADE = TONES | {"digits-tiny-cost": "digits at tiny.en's cost"}
+"""All that are made on the spot."""
 FRAME_MS = 40
 """Audio in one message."""
 PHASE_S = 1.0
@@ -82,8 +84,12 @@ async def model_folder(wanted: str) -> AsyncIterator[Path]:
         yield Path(wanted)
         return
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
-        size = tone.TINY if wanted == "tone" else tone.SMALL
-        yield await asyncio.to_thread(tone.make, Path(place) / wanted, size=size, quantization="int8")
+        folder = Path(place) / wanted
+        if wanted in TONES:
+            size = tone.TINY if wanted == "tone" else tone.SMALL
+            yield await asyncio.to_thread(tone.make, folder, size=size, quantization="int8")
+        else:
+            yield await asyncio.to_thread(costly.make, folder)
 
 
 async def trial(

@@ -12,6 +12,7 @@ import soundfile as sf
 
 from streamsrv.runtime.scheduler import Scheduler
 from streamsrv.server.health import ENGINES
+from tests.models import costly
 from tests.support.promises import final_texts
 from tests.support.server import running
 from tests.support.speech import silence
@@ -44,13 +45,15 @@ async def speak(
     return " ".join(word for sample in samples for word in sample.words), " ".join(heard)
 
 
-async def test_each_speaker_gets_the_digits_he_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cost", ["small", "tiny.en's"])
+async def test_each_speaker_gets_the_digits_he_said(tmp_path: Path, cost: str) -> None:
     pytest.importorskip("faster_whisper")
     from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
 
+    model = MODEL if cost == "small" else costly.make(tmp_path / "model")
     index = msgspec.json.decode((MODEL / "samples" / "index.json").read_bytes(), type=list[Sample])
     samples = [sample for sample in index if (MODEL / "samples" / sample.file).exists()]
-    async with running(tmp_path, engine=WhisperEngine(WhisperSettings(model=str(MODEL)))) as here:
+    async with running(tmp_path / "data", engine=WhisperEngine(WhisperSettings(model=str(model)))) as here:
         async with aiohttp.ClientSession() as client:
             said = await asyncio.gather(
                 *(speak(client, here.stream(f"i-{n}"), (samples[n:] + samples[:n])[:3]) for n in range(SPEAKERS))

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
 from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
+from tests.models import costly as costly_digits
 from tests.models import tone
 
 Begin = Callable[..., Awaitable[WhisperEngine]]
@@ -32,6 +33,12 @@ def polyglot(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prompted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One that is right when exactly four tokens stand before its prompt."""
     return tone.make(tmp_path_factory.mktemp("models") / "prompted", layout=tone.Layout(context=4))
+
+
+@pytest.fixture(scope="session")
+def costly(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of digits at the cost of tiny.en."""
+    return costly_digits.make(tmp_path_factory.mktemp("models") / "digits-tiny-cost")
 
 
 @pytest.fixture

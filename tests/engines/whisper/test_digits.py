@@ -41,6 +41,12 @@ async def test_human_digits_are_exact(begin: Begin, people: list[Recording], set
         assert [texts(answer) for answer in answers] == [person.words for person in people]
 
 
+async def test_at_the_cost_of_tiny_it_says_the_same(begin: Begin, costly: Path, people: list[Recording]) -> None:
+    engine = await begin(costly, window_floor_s=5)
+    answers = heard(engine, *(window(engine, person.audio) for person in people))
+    assert [texts(answer) for answer in answers] == [person.words for person in people]
+
+
 @pytest.mark.parametrize("final", [True, False])
 async def test_when_every_word_is_given_none_is_invented_after_them(
     begin: Begin, people: list[Recording], final: bool
