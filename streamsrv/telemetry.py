@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -163,7 +164,6 @@ class Sink:
         """Hand over one line; never waits."""
         if self._writer is None:
             self._write(line)
-            self._flush()
             return
         try:
             self._waiting.put_nowait(line)
@@ -185,9 +185,7 @@ class Sink:
             self._write(line)
             if self._waiting.empty():
                 self._tell_dropped()
-                self._flush()
         self._tell_dropped()
-        self._flush()
 
     def _tell_dropped(self) -> None:
         if self.dropped:
@@ -195,16 +193,9 @@ class Sink:
             self._write(self.line("telemetry", "warning", "log.dropped") | {"lines": count})
 
     def _write(self, line: Line) -> None:
-        try:
+        with suppress(OSError, ValueError):  # the reader is gone, or the stream is closed: nobody is left to tell
             self._stream.write(self._form(line) + "\n")
-        except (OSError, ValueError):  # the reader is gone, or the stream is closed: nobody is left to tell
-            pass
-
-    def _flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            pass
+            self._stream.flush()  # each by itself: of several at once, a disk that gets full would tear one
 
 
 class _Bridge(logging.Handler):
@@ -226,7 +217,7 @@ def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO 
     Args:
         format: ``auto`` is text for a terminal and JSON otherwise.
     """
-    target = sys.stdout if stream is None else stream
+    target = _buffered(sys.stdout) if stream is None else stream
     text = format == "text" or (format == "auto" and target.isatty())
     sink = Sink(target, level=level, form=to_text if text else to_json)
     root = logging.getLogger()
@@ -235,6 +226,13 @@ def configure(*, level: Level = "info", format: Format = "auto", stream: TextIO 
     root.setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
     use(sink)
     return sink
+
+
+def _buffered(stdout: TextIO) -> TextIO:
+    """With a buffer: without (``PYTHONUNBUFFERED``) the rest of a line that a filling disk took a part of is lost."""
+    with suppress(OSError, ValueError):  # it may be no file
+        return open(stdout.fileno(), "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    return stdout
 
 
 def use(sink: Sink) -> Sink:

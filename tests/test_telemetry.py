@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -220,6 +223,37 @@ def test_a_stuck_reader_costs_lines_never_the_caller(monkeypatch: pytest.MonkeyP
     assert kept == sorted(kept)
     assert 4 <= len(kept) <= 5
     assert sum(line["lines"] for line in lines if line["event"] == "log.dropped") == 50 - len(kept)
+
+
+FULL_FOR_A_WHILE = """
+import resource, signal, time
+from streamsrv import telemetry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log, sink = telemetry.logger("test"), telemetry.configure(format="json")
+def tell(count):
+    for number in range(count):
+        log.info("line", number=number)
+def limit(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+limit(1_000)
+tell(200)
+time.sleep(0.2)  # a thread writes them
+limit(resource.RLIM_INFINITY)
+tell(3)
+sink.close()
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_disk_that_is_full_for_a_while_costs_whole_lines(tmp_path: Path, unbuffered: str) -> None:
+    """Row 63: with PYTHONUNBUFFERED, too, as containers have it."""
+    with (tmp_path / "log").open("w") as log:
+        environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run([sys.executable, "-c", FULL_FOR_A_WHILE], stdout=log, env=environ, check=False)
+    assert done.returncode == 0
+    told = [json.loads(line)["number"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert told[-3:] == [0, 1, 2], "it goes on as soon as there is room"
+    assert 3 < len(told) < 203, "there was too little room for all"
 
 
 def test_a_reader_that_is_gone_harms_nobody() -> None:
