@@ -305,7 +305,7 @@ class Transcription:
                 self._strays += failure.asked
                 why, at_least_s = failure.message, 0.0
             except Refused as failure:
-                if not failure.retryable:
+                if not failure.retryable and not (failure.code == "superseded" and self._stray()):
                     await self._late(failure)
                     return None
                 why, at_least_s = failure.message, failure.retry_after_s or 0.0
@@ -329,15 +329,14 @@ class Transcription:
         await self._inbox.put(self._closed)
 
     def _refusal(self, cut: Cut) -> Refused | None:
-        """The reason not to come back.
+        """The reason not to come back, if there is one."""
+        return None if cut.code == SUPERSEDED and self._stray() else cut.refusal()
 
-        None is that the stream was taken by a newer connection while an attempt of our own, given up, may be under
-        way: a slow network delivers it late, and the server takes it for the newest.  Each can do so once.
-        """
-        if cut.code == SUPERSEDED and self._strays:
-            self._strays -= 1
-            return None
-        return cut.refusal()
+    def _stray(self) -> bool:
+        """Whether the stream may have been taken by an attempt of our own, given up and still under way: a slow network
+        delivers it late, and the server takes it for the newest.  Each can do so once."""
+        self._strays, strays = max(0, self._strays - 1), self._strays
+        return strays > 0
 
     async def _pause(self, why: str, at_least_s: float) -> None:
         pause_s = self._pauses.next_s(at_least_s)

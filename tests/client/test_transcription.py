@@ -432,6 +432,29 @@ async def test_a_late_attempt_of_our_own_takes_the_stream_once(monkeypatch: pyte
     assert caught.value.status == 4409
 
 
+async def test_a_late_attempt_of_our_own_overtakes_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ask for the stream at the same moment: the server refuses the one that has lost."""
+    monkeypatch.setattr("streamsrv.client.link.HANDSHAKE_S", 0.2)
+    given_up = asyncio.Event()
+
+    async def cut(call: Call) -> None:
+        await call.ready()
+        call.cut()
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await given_up.wait()
+        return web.Response()
+
+    async def overtaken(request: web.Request) -> web.StreamResponse:
+        given_up.set()
+        return await refuse(409, "superseded")(request)
+
+    async with serving(talk(cut), slow, overtaken, talk(everything)) as server, opened(server.url) as stream:
+        await stream.send(NOISE)
+        assert (await stream.finish()).cause == "finish"
+        assert bytes(server.calls[1].audio) == NOISE
+
+
 @pytest.mark.parametrize("close", [1000, 1001, 1002, 1011, 1012, 1013, 4408, 4429])
 async def test_other_closes_are_not(close: int) -> None:
     async def script(call: Call) -> None:
