@@ -6,17 +6,22 @@ from collections import Counter
 
 import pytest
 
-from tests.adversity.runs import plan as plans
-from tests.adversity.runs.plan import (
+from tests.adversity.runs import odds
+from tests.adversity.runs.odds import (
+    AWAY,
+    CLOCK_HARMS,
+    CONSUMERS,
+    DISK_HARMS,
     LINE_HARMS,
     LONE_HARMS,
     NODE_HARMS,
+    OVER_BY_S,
     REDIS_HARMS,
+    RIVALS,
     SERVICE_HARMS,
-    Plan,
-    make,
-    undisturbed,
 )
+from tests.adversity.runs.plan import Plan, make, undisturbed
+from tests.adversity.runs.site import RESUME_WINDOW_S
 from tests.models import tone
 
 SEEDS = range(300)
@@ -35,7 +40,8 @@ def test_a_seed_is_a_plan(all_plans: list[Plan]) -> None:
 def test_plans_stay_within_their_bounds(all_plans: list[Plan]) -> None:
     for plan in all_plans:
         assert 2 <= len(plan.voices) <= 8
-        assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= 4.0 for fault in plan.faults)
+        assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= AWAY[1] for fault in plan.faults)
+        assert all(fault.at_s + fault.lasts_s <= OVER_BY_S + 0.1 for fault in plan.faults if fault.lasts_s > 4.0)
         assert [fault.at_s for fault in plan.faults] == sorted(fault.at_s for fault in plan.faults)
         for voice in plan.voices:
             assert voice.speech.seconds / voice.pace <= 13, "a run has 15 s"
@@ -47,7 +53,10 @@ def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
     times = Counter(named)
     assert set(times) == {
         *(("line", what) for what in LINE_HARMS),
-        *(("node", what) for what in (*NODE_HARMS, *LONE_HARMS)),
+        *(("way", what) for what in LINE_HARMS),
+        *(("node", what) for what in (*NODE_HARMS, *LONE_HARMS, *CLOCK_HARMS, *DISK_HARMS)),
+        *(("speaker", what) for what in RIVALS),
+        *(("consumer", what) for what in CONSUMERS.values()),
         *((whom, what) for many in (SERVICE_HARMS, REDIS_HARMS) for whom, harms in many.items() for what in harms),
         ("kafka", "kill"),
         ("webhook", "redirect"),
@@ -56,8 +65,10 @@ def test_every_harm_comes_often(all_plans: list[Plan]) -> None:
     assert min(times["line", what] for what in LINE_HARMS) >= 30
     assert min(times["node", what] for what in NODE_HARMS) >= 30
     assert min(times["node", what] for what in LONE_HARMS) >= 5
+    assert min(times["node", what] for what in (*CLOCK_HARMS, *DISK_HARMS)) >= 20
+    assert min(times["speaker", what] for what in RIVALS) >= 20
     digits = [plan.shape for plan in all_plans if plan.spoken == "digits"]
-    assert len(digits) == len(SEEDS) // plans.DIGITS_EVERY
+    assert len(digits) == len(SEEDS) // odds.DIGITS_EVERY
     assert set(digits) == {"alone", "pair"}
 
 
@@ -74,6 +85,28 @@ def test_every_run_of_tones_has_a_file_and_every_line_is_harmed_now_and_then(all
     assert max(harmed) == 2
 
 
+def test_outages_last_up_to_a_minute_on_the_fast_clock(all_plans: list[Plan]) -> None:
+    away = [fault.lasts_s for plan in all_plans for fault in plan.faults if fault.whom in SERVICE_HARMS]
+    assert max(away) > 7.0, "60 s, eight times faster"
+    assert sum(lasts_s > 4.0 for lasts_s in away) >= 50
+
+
+def test_clocks_of_both_shapes_jump(all_plans: list[Plan]) -> None:
+    jumps = {(plan.shape, fault.whom) for plan in all_plans for fault in plan.faults if fault.what in CLOCK_HARMS}
+    assert jumps == {("alone", "node 0"), ("pair", "node 0"), ("pair", "node 1")}
+
+
+def test_somebody_comes_back_in_time_and_too_late(all_plans: list[Plan]) -> None:
+    away = [leave.away_s for plan in all_plans for leave in plan.leaves]
+    assert min(sum(one < RESUME_WINDOW_S - 1 for one in away), sum(one > RESUME_WINDOW_S for one in away)) >= 10
+
+
+def test_a_reader_reads_where_it_is_harmed(all_plans: list[Plan]) -> None:
+    read = Counter(plan.consumer for plan in all_plans if plan.consumer)
+    assert set(read) == set(CONSUMERS)
+    assert min(read.values()) >= 10
+
+
 def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
     assert Counter(plan.shape for plan in all_plans) == {"alone": 150, "pair": 150}
     assert {fault.whom for plan in all_plans for fault in plan.faults} >= {"node 0", "node 1"}
@@ -83,7 +116,7 @@ def test_half_of_the_runs_have_two_nodes(all_plans: list[Plan]) -> None:
 def test_a_plan_can_be_read(all_plans: list[Plan]) -> None:
     text = str(all_plans[0])
     assert text.startswith("seed 0: alone, tones, ")
-    parts = (all_plans[0].voices, all_plans[0].files, all_plans[0].knocks, all_plans[0].faults)
+    parts = (all_plans[0].voices, all_plans[0].files, all_plans[0].knocks, all_plans[0].leaves, all_plans[0].faults)
     assert len(text.splitlines()) == 1 + sum(map(len, parts))
     assert undisturbed(all_plans[0]).faults == ()
     assert undisturbed(all_plans[0]).voices == all_plans[0].voices

@@ -64,6 +64,33 @@ async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+async def test_rivals_full_disks_and_somebody_who_was_away(models: Path, tmp_path: Path) -> None:
+    """Rows 16, 19 and 63: each was drawn by a plan, and each really happens."""
+    drawn = next(plan for seed in range(300) if (plan := make(seed, "alone")).leaves and len(plan.voices) == 3)
+    faults = (
+        Fault(at_s=0.5, what="log_full", whom="node 0", lasts_s=0.8),
+        Fault(at_s=0.9, what="usurp", whom="speaker 0", lasts_s=0.3),
+        Fault(at_s=1.0, what="crowd", whom="speaker 1", lasts_s=0.5),
+        Fault(at_s=1.5, what="tmp_full", whom="node 0", lasts_s=0.8),
+    )
+    away = tuple(msgspec.structs.replace(drawn.leaves[0], at_s=0.1, away_s=away_s) for away_s in (0.5, 8.3))
+    ledger = await judged(msgspec.structs.replace(drawn, faults=faults, leaves=away), models, tmp_path)
+    assert ledger.filled == {"log_full": 0, "tmp_full": 0}
+    usurped, crowded = (one.stream for one in ledger.speaking[:2])
+    codes = [one.code for one in ledger.rivals if one.stream == crowded]
+    assert len(codes) == 10
+    assert codes.count(4409) >= 8, "the newest wins, and the others are told"
+    assert [one.status for one in ledger.rivals if one.stream == usurped] == [101]
+    assert min(len(one.greeted) for one in ledger.speaking[:2]) >= 2, "who was sent away came back"
+    soon, late = ledger.left
+    assert (soon.ended, late.ended) == ("closed", "410")
+    assert {one.key for one in soon.shown} <= set(soon.again), "all of the stream is there again"
+    assert soon.shown
+    assert late.shown
+    assert [one.status for one in ledger.late] == [410] * 3
+
+
+@pytest.mark.slow
 async def test_a_run_that_loses_something_is_found_out(models: Path, tmp_path: Path) -> None:
     """The whole way, with a real loss: the data is taken away while the node is down."""
     plan = undisturbed(make(32, "alone"))

@@ -24,7 +24,8 @@ import msgspec
 from tests.adversity.runs import ledger as ledgers
 from tests.adversity.runs.judge import judge
 from tests.adversity.runs.ledger import Ledger
-from tests.adversity.runs.plan import Plan, Shape, make, undisturbed
+from tests.adversity.runs.odds import Shape
+from tests.adversity.runs.plan import Plan, make, undisturbed
 from tests.adversity.runs.services import Services
 from tests.adversity.runs.stage import Stage
 from tests.models import tone

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 
-from tests.adversity.runs.lines import HOST, Line
+from tests.adversity.runs.lines import HOST, Line, to_port
 
 LOOKS_EVERY_S = 0.1
 """Pause between two looks at ``/health/ready``: so long it may send newcomers to a node that is not."""
@@ -25,22 +25,27 @@ class Balancer:
 
     def __init__(self, ports: Sequence[int]) -> None:
         self.ready: set[int] = set()
+        """Ports of the ways to those that take newcomers."""
         self.line = Line(self._next)
-        self._ports = ports
+        self.ways = [Line(to_port(port)) for port in ports]
+        """A line to each node; looks at its health go that way, too."""
         self._turn = itertools.count()
         self._changed = asyncio.Event()
         self._looking: list[asyncio.Task[None]] = []
 
     async def start(self) -> Balancer:
         await self.line.start()
-        self._looking = [asyncio.create_task(self._look(port)) for port in self._ports]
+        for way in self.ways:
+            await way.start()
+        self._looking = [asyncio.create_task(self._look(way.port)) for way in self.ways]
         return self
 
     async def close(self) -> None:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
-        await self.line.close()
+        for line in (self.line, *self.ways):
+            await line.close()
 
     async def _next(self) -> int | None:
         with suppress(TimeoutError):

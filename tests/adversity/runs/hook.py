@@ -10,7 +10,8 @@ import msgspec
 from aiohttp import web
 
 from streamsrv.sinks.webhook.signature import HEADER, TOLERANCE_S, verify
-from tests.adversity.runs.lines import HOST
+from tests.adversity.runs.harms import harm_line
+from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.plan import Fault
 
 SINK = "webhook"
@@ -19,10 +20,13 @@ MOST_BYTES = 16 * 1_048_576
 REDIRECTS = (301, 302, 303, 307, 308)
 HANGS_S = 30.0
 """Longer than anybody waits."""
+CLOCKS_APART_S = 7_200
+"""A node's clock jumps by an hour, and what it signs is still taken."""
+MODES = frozenset({"away", "hang", "lose_answers", "redirect"})
 
 
 class Hook:
-    """Takes ``POST /{run}``.  ``mode`` says what it does:
+    """Takes ``POST /{run}``, by a line of its own.  ``mode`` says what it does:
 
     ``well``; ``away``: 503, nothing kept; ``hang``: no answer, nothing kept; ``lose_answers``: kept, and the connection
     is broken before the answer; ``redirect``: nothing kept, and somebody who follows is caught.
@@ -43,6 +47,7 @@ class Hook:
         self._redirects = itertools.cycle(REDIRECTS)
         self._runner: web.AppRunner | None = None
         self._woken = asyncio.Event()
+        self._line: Line | None = None
 
     async def start(self) -> Hook:
         app = web.Application(client_max_size=MOST_BYTES)
@@ -51,13 +56,14 @@ class Hook:
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, 0).start()
+        self._line = await Line(to_port(self._runner.addresses[0][1])).start()
         return self
 
     @property
     def url(self) -> str:
-        if self._runner is None:
+        if self._line is None:
             raise ValueError("the hook was not started")
-        return f"http://{HOST}:{self._runner.addresses[0][1]}"
+        return f"http://{HOST}:{self._line.port}"
 
     def settings(self, run: str) -> dict[str, str]:
         """What nodes are told of it, and that all goes faster than in earnest."""
@@ -74,11 +80,15 @@ class Hook:
 
     async def close(self) -> None:
         self.heal()
+        if self._line is not None:
+            await self._line.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def harm(self, fault: Fault) -> None:
         """Do it, and undo it when its time is over."""
+        if fault.what not in MODES and self._line is not None:
+            return await harm_line(self._line, fault.what, fault.lasts_s)
         self.mode = fault.what
         await asyncio.sleep(fault.lasts_s)
         self.heal()
@@ -87,6 +97,12 @@ class Hook:
         self.mode = "well"
         self._woken.set()
         self._woken = asyncio.Event()
+
+    def mend(self) -> None:
+        """It does well, and so does its line."""
+        self.heal()
+        if self._line is not None:
+            self._line.mend()
 
     @property
     def complaints(self) -> list[str]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from streamsrv.cli.complaints import SETUP
+from tests.adversity.runs.comers import judge_comers
 from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking, Watching
 from tests.adversity.runs.speech import Placed
 
@@ -41,6 +42,7 @@ def judge(ledger: Ledger, undisturbed: Ledger | None = None) -> list[str]:
         *_files(ledger),
         *_refused(ledger),
         *_knocked(ledger),
+        *judge_comers(ledger),
         *(f"left over: {one}" for one in ledger.left_over),
         *(f"log: {one}" for one in ledger.complaints),
     ]
@@ -269,6 +271,8 @@ def _all_shown(ledger: Ledger) -> Iterator[Shown]:
         yield from one.shown
     for watching in ledger.watching:
         yield from watching.shown
+    for leaving in ledger.left:
+        yield from leaving.shown
 
 
 def _tracks(rows: Sequence[Row]) -> Iterator[list[Row]]:

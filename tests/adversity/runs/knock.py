@@ -17,11 +17,16 @@ WITHIN_S = 5.0
 async def knock(planned: Knock, port: int) -> Knocked | None:
     """Try once, at its time; ``None``: nobody answered, as happens when nodes end."""
     await asyncio.sleep(planned.at_s)
-    url = f"http://{HOST}:{port}/transcription/stream/{planned.interview}?resume={secrets.token_urlsafe(32)}"
+    return await ask(planned.interview, secrets.token_urlsafe(32), port, planned.at_s)
+
+
+async def ask(interview: str, token: str, port: int, at: float) -> Knocked | None:
+    """Try to resume a stream with this token."""
+    url = f"http://{HOST}:{port}/transcription/stream/{interview}?resume={token}"
     try:
         async with asyncio.timeout(WITHIN_S), aiohttp.ClientSession() as http, http.ws_connect(url):
-            return Knocked(at=planned.at_s, status=101)
+            return Knocked(at=at, status=101)
     except aiohttp.WSServerHandshakeError as refused:
-        return Knocked(at=planned.at_s, status=refused.status)
+        return Knocked(at=at, status=refused.status)
     except (OSError, TimeoutError, aiohttp.ClientError):
         return None

@@ -149,6 +149,40 @@ class Knocked(msgspec.Struct, frozen=True, kw_only=True):
     status: int
 
 
+class Rival(msgspec.Struct, frozen=True, kw_only=True):
+    """One who took a stream with its speaker's own token."""
+
+    at: float
+    """When it was answered."""
+    stream: str
+    status: int
+    """Of the handshake; 0: nobody answered."""
+    epoch: int = 0
+    """Of the greeting; 0: there was none."""
+    code: int = 0
+    """What the server closed it with; 0: it left by itself, or its line broke."""
+
+
+class Leaving(msgspec.Struct, kw_only=True):
+    """What somebody saw who went away from a stream and came back."""
+
+    stream: str = ""
+    """Empty: it never came about."""
+    shown: list[Shown] = []
+    """Before it left."""
+    acked: int = 0
+    flushed: bool = False
+    """Whether it left with everything heard."""
+    resumed_at: int = -1
+    """Where it was to go on; -1: it was not let in again."""
+    again: list[tuple[str, int, int]] = []
+    """Keys of the finals that it was greeted with."""
+    away_s: float = 0.0
+    """When it asked, since it left, if it was too late."""
+    ended: str = ""
+    """``closed``, or the status with which it was told that it is too late."""
+
+
 class Died(msgspec.Struct, frozen=True, kw_only=True):
     """The end of a process."""
 
@@ -172,6 +206,15 @@ class Ledger(msgspec.Struct, kw_only=True):
     """The store when all was over."""
     sinks: list[str] = []
     knocked: list[Knocked] = []
+    rivals: list[Rival] = []
+    left: list[Leaving] = []
+    late: list[Knocked] = []
+    """What those were answered who came with a right token when all was over."""
+    consumed: list[Handed] | None = None
+    """What somebody made of a sink who died again and again; ``None``: nobody read."""
+    consumer_lives: int = 0
+    filled: dict[str, int] = {}
+    """Bytes that were free on a full disk just before room was made."""
     handed: list[Handed] = []
     died: list[Died] = []
     left_over: list[str] = []

@@ -129,6 +129,12 @@ class Line:
     def connections(self) -> tuple[Connection, ...]:
         return tuple(self._connections)
 
+    def mend(self) -> None:
+        """Newcomers are served again; what may still be harmed is broken."""
+        self.refusing = self.holding = False
+        for connection in self.connections:
+            connection.reset()
+
     async def close(self) -> None:
         """Break everything and stop listening."""
         if self._server is not None:

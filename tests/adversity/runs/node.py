@@ -30,6 +30,9 @@ ENDS_WITHIN_S = 20.0
 LOOKS_EVERY_S = 0.05
 DISK_MB = 80
 """Room of a node's disk: a run writes a hundredth of it, but uploads leave 64 MB of it free."""
+DISKS = {"disk_full": "data", "log_full": "log", "tmp_full": "tmp"}
+"""Which folder of a node lies on a small disk of its own when that is to be filled."""
+FILLER = "filler"
 SMALL_DISK_S = 5.0
 """Mounting takes no longer."""
 PORTS = (20_000, 32_000)
@@ -70,7 +73,7 @@ class Node:
         settings: ``STREAMSRV_*`` of all its lives.
         clock: seconds since the run began.
         died: told each time it ends.
-        disk: whether its data lies on a small disk of its own, which can be filled.
+        disks: which of its folders lie on small disks of their own, which can be filled: ``data``, ``log``, ``tmp``.
     """
 
     def __init__(
@@ -81,36 +84,39 @@ class Node:
         *,
         clock: Callable[[], float],
         died: Callable[[Died], None],
-        disk: bool = False,
+        disks: Collection[str] = (),
     ) -> None:
         self.name = name
         self.port = free_port()
         self.data = folder / "data"
-        self.log = folder / f"{name.replace(' ', '-')}.log"
+        self._tmp = folder / "tmp"
+        self.log = folder / "log" / f"{name.replace(' ', '-')}.log"
         self._beside = folder / name.replace(" ", "-")
         self.lives = 0
         self._settings = settings
         self._clock = clock
         self._died = died
-        self._disk = disk
+        self._disks = {name: folder / name for name in disks}
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
         self._wanted = False
-        self._filler = self.data / "filler"
         self.groups: list[int] = []
         """Process groups of all its lives."""
 
     async def prepare(self) -> None:
-        """Make its folder, on a disk of its own when it wants one."""
-        self.data.mkdir(parents=True)
-        if self._disk:
+        """Make its folders, on disks of their own where it wants them."""
+        for folder in (self.data, self._tmp, self.log.parent):
+            folder.mkdir(parents=True)
+        for folder in self._disks.values():
             options = f"size={DISK_MB}m,mode=0700"
-            await _command("mount", "-t", "tmpfs", "-o", options, "streamsrv-run", str(self.data))
+            await _command("mount", "-t", "tmpfs", "-o", options, "streamsrv-run", str(folder))
 
     async def clear(self) -> None:
-        """Take its disk away."""
-        if self._disk:
-            await _command("umount", "--lazy", str(self.data))
+        """Take its disks away; its log stays."""
+        if "log" in self._disks:
+            shutil.copy(self.log, self.log.parent.parent)
+        for folder in self._disks.values():
+            await _command("umount", "--lazy", str(folder))
 
     # --- its life -----------------------------------------------------------------------------------------------
 
@@ -133,6 +139,7 @@ class Node:
             "STREAMSRV_SERVER_PORT": str(self.port),
             "STREAMSRV_STORE_DATA_DIR": str(self.data),
             "STREAMSRV_SERVER_LOG_FORMAT": "json",
+            "TMPDIR": str(self._tmp),
             **self._settings,
         }
         with log.open("ab") as out:
@@ -178,7 +185,8 @@ class Node:
     def jump(self, seconds: int) -> None:
         """Let its wall clock go wrong by so much; 0: right again.  A next life begins with a right one."""
         self._beside.with_suffix(".offset").write_text(str(seconds), "ascii")
-        self._send(served.JUMP)
+        if self._process is not None and self.alive and _catches(self._process.pid, served.JUMP):
+            self._send(served.JUMP)
 
     def freeze(self) -> None:
         self._send(signal.SIGSTOP)
@@ -214,12 +222,15 @@ class Node:
 
     # --- its disk -----------------------------------------------------------------------------------------------
 
-    async def fill(self) -> None:
-        """Leave no byte of its disk free."""
-        await asyncio.to_thread(_fill, self._filler)
+    async def fill(self, disk: str) -> None:
+        """Leave no byte of this disk free."""
+        await asyncio.to_thread(_fill, self._disks[disk] / FILLER)
 
-    def empty(self) -> None:
-        self._filler.unlink(missing_ok=True)
+    def empty(self, disk: str) -> int:
+        """Make room again; the bytes that were free before."""
+        room = os.statvfs(self._disks[disk])
+        (self._disks[disk] / FILLER).unlink(missing_ok=True)
+        return room.f_bavail * room.f_frsize
 
     # --- what is known of it ------------------------------------------------------------------------------------
 

@@ -3,78 +3,40 @@
 from __future__ import annotations
 
 import random
-from typing import Literal, TypeAlias
 
 import msgspec
 
+from tests.adversity.runs.odds import (
+    AWAY,
+    CLOCK_HARMS,
+    CONSUMERS,
+    DIGITS_EVERY,
+    DISK_HARMS,
+    ENDS,
+    ENDS_SOON,
+    KAFKA_KILLED_EVERY,
+    LATER,
+    LEAVES_FOR,
+    LINE_HARMS,
+    LONE_EVERY,
+    LONE_HARMS,
+    MOST_KNOCKS,
+    MOST_VOICES,
+    NODE_HARMS,
+    OVER_BY_S,
+    REDIS_HARMS,
+    RIVALS,
+    SELDOM_EVERY,
+    SERVICE_HARMS,
+    SHAPES,
+    WAYS,
+    FileKind,
+    Shape,
+    Spoken,
+    ViewerKind,
+)
 from tests.adversity.runs.speech import LOW_WORDS, Speech, Utterance, recordings
 from tests.models import tone
-
-Shape: TypeAlias = Literal["alone", "pair"]
-"""One node on SQLite; or two nodes behind a balancer on MongoDB, with Redis, Kafka and a webhook."""
-Spoken: TypeAlias = Literal["tones", "digits"]
-FileKind: TypeAlias = Literal["WAV", "FLAC"]
-ViewerKind: TypeAlias = Literal["socket", "events"]
-"""By WebSocket or by Server-Sent Events."""
-LineHarm: TypeAlias = Literal["cut", "close", "half_up", "half_down", "stall", "hole", "throttle", "delay", "refuse"]
-NodeHarm: TypeAlias = Literal["kill", "term", "freeze", "disk_full"]
-LoneHarm: TypeAlias = Literal["garble", "age", "ahead", "behind"]
-
-SHAPES: tuple[Shape, ...] = ("alone", "pair")
-DIGITS_EVERY = 7
-"""One run of so many speaks recorded digits; odd, so that both shapes do."""
-LINE_HARMS: dict[LineHarm, tuple[float, float]] = {
-    "cut": (0, 0),
-    "close": (0, 0),
-    "half_up": (0, 0),
-    "half_down": (0, 0),
-    "stall": (0.2, 2.0),
-    "hole": (0, 0),
-    "throttle": (0.5, 2.0),
-    "delay": (0.5, 2.0),
-    "refuse": (0.2, 1.5),
-}
-"""What can happen to a speaker's line, and for how long at least and at most, in seconds."""
-NODE_HARMS: dict[NodeHarm, tuple[float, float]] = {
-    "kill": (0.0, 1.0),
-    "term": (0.0, 1.0),
-    "freeze": (0.2, 2.0),
-    "disk_full": (0.5, 2.5),
-}
-"""What can happen to a node; after ``kill`` and ``term`` it stays away for so long."""
-LONE_HARMS: dict[LoneHarm, tuple[float, float]] = {
-    "garble": (0, 0),
-    "age": (0, 0),
-    "ahead": (0.5, 4.0),
-    "behind": (0.5, 4.0),
-}
-"""What can happen to a node that is alone: its database is damaged, or from a later release, while it is down (row
-68); its wall clock jumps by an hour, and back (row 65)."""
-ENDS = frozenset({"kill", "term", "garble", "age"})
-"""What ends a process."""
-ENDS_SOON = 0.8
-"""Share of files that are sent just before that."""
-LONE_EVERY = 3
-"""Of the runs of one node, one of so many has one of these; and of the others, one of so many a webhook that redirects
-(row 39)."""
-AWAY: tuple[float, float] = (0.3, 4.0)
-"""Outages of services: up to a minute, fifteen times shorter."""
-SERVICE_HARMS: dict[str, tuple[str, ...]] = {
-    "mongo": ("kill", "stop", "freeze", "cut", "stall", "refuse", "delay"),
-    "redis": ("kill", "stop", "freeze", "cut", "stall", "refuse", "flush"),
-    "redis_streams": ("kill", "freeze", "cut", "stall", "refuse"),
-    "kafka": ("freeze", "cut", "stall", "refuse", "delay"),
-    "webhook": ("away", "hang", "lose_answers"),
-}
-"""What can happen to each service, itself or the line to it."""
-REDIS_HARMS: dict[str, tuple[str, ...]] = {"redis": ("full", "replica"), "redis_streams": ("full",)}
-"""Its memory is full, or it is made a replica, which takes no writes."""
-LATER = 0.5
-"""Share of runs that have one of these, or on a lone node one of the webhook's."""
-MOST_KNOCKS = 2
-"""Somebody comes with a wrong token so many times."""
-KAFKA_KILLED_EVERY = 13
-"""Kafka takes seconds to come back, of which a run has few: it is killed in one run of so many."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,12 +46,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """Since the speakers began."""
     what: str
     whom: str
-    """``line 3`` (of that speaker; those of the viewers and of the files come after), ``node 0``, ``mongo`` ..."""
+    """``line 3`` (of that speaker; those of the viewers and of the files come after), ``way 0`` (from the balancer to
+    that node), ``node 0``, ``speaker 3``, ``consumer kafka``, ``mongo`` ..."""
     lasts_s: float = 0.0
 
     @property
     def short(self) -> str:
-        return self.what if self.whom.startswith(("line", "node")) else f"{self.whom}-{self.what}"
+        return self.what if self.whom.startswith(("line", "node")) else f"{self.whom}-{self.what}".replace(" ", "-")
 
     def __str__(self) -> str:
         lasting = f" for {self.lasts_s:.2f} s" if self.lasts_s else ""
@@ -136,6 +99,18 @@ class Knock(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.at_s:6.2f} s  {self.interview}: a wrong token"
 
 
+class Leave(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody says something, goes away, and comes back with the token, perhaps too late (row 19)."""
+
+    at_s: float
+    interview: str
+    away_s: float
+    speech: Speech
+
+    def __str__(self) -> str:
+        return f"{self.at_s:6.2f} s  {self.interview}: speaks, is away for {self.away_s:.2f} s, and comes back"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """All of a run."""
 
@@ -146,6 +121,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[Fault, ...]
     files: tuple[File, ...] = ()
     knocks: tuple[Knock, ...] = ()
+    leaves: tuple[Leave, ...] = ()
+
+    @property
+    def consumer(self) -> str:
+        """The sink that somebody reads while the run lasts, if anybody does."""
+        return next((fault.whom.split()[1] for fault in self.faults if fault.whom.startswith("consumer")), "")
 
     @property
     def nodes(self) -> int:
@@ -168,12 +149,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.shape}, {self.spoken}, {len(self.voices)} speakers"
         voices = (f"  {n}  {voice}" for n, voice in enumerate(self.voices))
-        return "\n".join([head, *voices, *map(str, self.files), *map(str, self.knocks), *map(str, self.faults)])
+        rest = (*self.files, *self.knocks, *self.leaves, *self.faults)
+        return "\n".join([head, *voices, *map(str, rest)])
 
 
 def undisturbed(plan: Plan) -> Plan:
     """The same run when nothing goes wrong."""
-    return msgspec.structs.replace(plan, faults=())
+    return msgspec.structs.replace(plan, faults=(), leaves=())
 
 
 def make(seed: int, shape: Shape | None = None) -> Plan:
@@ -181,7 +163,7 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     shape = shape or SHAPES[seed % 2]
     chance = random.Random(f"{shape} {seed}")
     spoken: Spoken = "digits" if seed % DIGITS_EVERY == DIGITS_EVERY - 1 else "tones"
-    voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, 8)))
+    voices = tuple(_voice(chance, seed, spoken) for _ in range(chance.randint(2, MOST_VOICES)))
     over_s = max(voice.speech.seconds / voice.pace for voice in voices)
     faults = _line_faults(chance, range(len(voices) + 1), over_s, rarely=shape == "pair")
     faults += _node_faults(chance, over_s, 2 if shape == "pair" else 1)
@@ -197,8 +179,18 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
         Knock(at_s=round(chance.uniform(0.2, over_s), 2), interview=chance.choice(voices).interview)
         for _ in range(MOST_KNOCKS)
     )
-    ordered = tuple(sorted(faults, key=lambda fault: fault.at_s))
-    return Plan(seed=seed, shape=shape, spoken=spoken, voices=voices, faults=ordered, files=files, knocks=knocks)
+    chance = random.Random(f"{shape} {seed} and more")
+    faults += _newer_faults(chance, shape, len(voices), over_s)
+    return Plan(
+        seed=seed,
+        shape=shape,
+        spoken=spoken,
+        voices=voices,
+        faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
+        files=files,
+        knocks=knocks,
+        leaves=_leaves(chance, voices) if spoken == "tones" else (),
+    )
 
 
 def _file(chance: random.Random, voices: tuple[Voice, ...], faults: list[Fault], over_s: float) -> File:
@@ -275,7 +267,7 @@ def _node_faults(chance: random.Random, over_s: float, nodes: int) -> list[Fault
 def _service_faults(chance: random.Random, seed: int, over_s: float) -> list[Fault]:
     """One service at a time twice, or several at once."""
     faults = [
-        _fault(chance, chance.choice(SERVICE_HARMS[whom]), whom, over_s, AWAY)
+        _outage(chance, chance.choice(SERVICE_HARMS[whom]), whom, over_s)
         for whom in chance.sample(list(SERVICE_HARMS), k=chance.choice((1, 2, 2, 3)))
     ]
     if seed % KAFKA_KILLED_EVERY == 0:
@@ -288,7 +280,7 @@ def _rare_faults(chance: random.Random, shape: Shape, over_s: float) -> list[Fau
     if chance.randrange(LONE_EVERY):
         return []
     if shape == "pair":
-        return [_fault(chance, "redirect", "webhook", over_s, AWAY)]
+        return [_outage(chance, "redirect", "webhook", over_s)]
     what = chance.choice(list(LONE_HARMS))
     return [_fault(chance, what, "node 0", over_s, LONE_HARMS[what])]
 
@@ -297,7 +289,53 @@ def _later_faults(chance: random.Random, shape: Shape, over_s: float) -> list[Fa
     """A lone node's webhook; a Redis, of hints or of events, that takes no writes (row 54)."""
     whom = "webhook" if shape == "alone" else chance.choice(list(REDIS_HARMS))
     harms = SERVICE_HARMS["webhook"] if shape == "alone" else REDIS_HARMS[whom]
-    return [_fault(chance, chance.choice(harms), whom, over_s, AWAY)] if chance.random() < LATER else []
+    return [_outage(chance, chance.choice(harms), whom, over_s)] if chance.random() < LATER else []
+
+
+def _newer_faults(chance: random.Random, shape: Shape, voices: int, over_s: float) -> list[Fault]:
+    """Full disks beside the data, clocks, rivals; and between two nodes and what stands around, lines and readers."""
+
+    def seldom() -> bool:
+        return not chance.randrange(SELDOM_EVERY)
+
+    faults: list[Fault] = []
+    node = f"node {chance.randrange(2 if shape == 'pair' else 1)}"
+    for harms in (DISK_HARMS, CLOCK_HARMS):
+        if seldom():
+            what = chance.choice(list(harms))
+            faults.append(_fault(chance, what, node, over_s, harms[what]))
+    if seldom():
+        what = chance.choice(list(RIVALS))
+        faults.append(_fault(chance, what, f"speaker {chance.randrange(voices)}", over_s * 0.8, (0.1, 1.0)))
+    if shape == "pair":
+        for _ in range(chance.choice(WAYS)):
+            what = chance.choice(list(LINE_HARMS))
+            faults.append(_fault(chance, what, f"way {chance.randrange(2)}", over_s, LINE_HARMS[what]))
+        if seldom():
+            sink = chance.choice(list(CONSUMERS))
+            dies = range(chance.randint(1, 2))
+            faults += [_fault(chance, CONSUMERS[sink], f"consumer {sink}", over_s, (0, 0)) for _ in dies]
+    return faults
+
+
+def _leaves(chance: random.Random, voices: tuple[Voice, ...]) -> tuple[Leave, ...]:
+    """Not where eight speak: an interview holds no ninth."""
+    if chance.randrange(SELDOM_EVERY) or len(voices) == MOST_VOICES:
+        return ()
+    said = Utterance(words=tuple(chance.choices(tone.WORDS, k=chance.randint(2, 4))), pause_s=1.0)
+    leave = Leave(
+        at_s=round(chance.uniform(0.1, 0.6), 2),
+        interview=chance.choice(voices).interview,
+        away_s=round(chance.uniform(*chance.choice(LEAVES_FOR)), 2),
+        speech=Speech(rate_hz=tone.RATE_HZ, lead_s=0.5, channels=((said,),)),
+    )
+    return (leave,)
+
+
+def _outage(chance: random.Random, what: str, whom: str, over_s: float) -> Fault:
+    least, most = AWAY
+    lasts_s = least + (most - least) * chance.random() ** 2
+    return _fault(chance, what, whom, max(0.5, min(over_s, OVER_BY_S - lasts_s)), (lasts_s, lasts_s))
 
 
 def _fault(chance: random.Random, what: str, whom: str, over_s: float, lasts: tuple[float, float]) -> Fault:

@@ -14,7 +14,7 @@ from typing import Any
 from streamsrv.stores.base import OPEN_JOBS
 from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.harms import harm_line
-from tests.adversity.runs.hook import Hook
+from tests.adversity.runs.hook import CLOCKS_APART_S, Hook
 from tests.adversity.runs.ledger import Handed
 from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.node import free_port
@@ -47,7 +47,7 @@ class Services:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.hook = Hook()
+        self.hook = Hook(tolerance_s=CLOCKS_APART_S)
         self._folder = folder
         self._servers: dict[str, Server] = {
             "mongo": MongoServer(folder / "mongo", free_port()),
@@ -75,11 +75,9 @@ class Services:
 
     async def mend(self) -> None:
         """Everything runs, and no line is harmed."""
-        self.hook.heal()
+        self.hook.mend()
         for line in self._lines.values():
-            line.refusing = line.holding = False
-            for connection in line.connections:
-                connection.reset()
+            line.mend()
         for server in self._servers.values():
             if server.running:
                 server.resume()
@@ -104,6 +102,13 @@ class Services:
             "STREAMSRV_REDIS_STREAMS_STREAM": run,
             "STREAMSRV_REDIS_STREAMS_TIMEOUT_S": "1",
         }
+
+    def reading(self, sink: str, run: str) -> list[str]:
+        """How the example consumer is told to read one of the sinks; it passes the line, as nodes do."""
+        port = self._lines[sink].port
+        if sink == "kafka":
+            return ["kafka", "--bootstrap", f"{HOST}:{port}", "--topic", run, "--group", f"{run}-{{group}}"]
+        return ["redis", "--url", f"redis://{HOST}:{port}/0", "--stream", run, "--group", "{group}"]
 
     @property
     def mongo_url(self) -> str:

@@ -13,22 +13,23 @@ from streamsrv.stores.handoff import SinkFigures, Store
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.adversity.runs.balancer import Balancer
 from tests.adversity.runs.handed import handed_from
-from tests.adversity.runs.hook import SINK, Hook
+from tests.adversity.runs.harms import harm_line
+from tests.adversity.runs.hook import CLOCKS_APART_S, SINK, Hook
 from tests.adversity.runs.ledger import Died, Handed
-from tests.adversity.runs.node import Node
+from tests.adversity.runs.node import DISKS, Node
+from tests.adversity.runs.odds import FASTER
 from tests.adversity.runs.plan import Fault, Plan
+from tests.adversity.runs.reader import Reader
 
 if TYPE_CHECKING:
     from tests.adversity.runs.services import Services
 
-RESUME_WINDOW_S = 7.5
+RESUME_WINDOW_S = 60.0 / FASTER
 """A minute, on the fast clock of the speakers."""
 DRAIN_S = 3.0
 HANDED_WITHIN_S = 25.0
 """Sinks that lack something by then will lack it for ever."""
 LOOKS_EVERY_S = 0.1
-CLOCKS_APART_S = 7_200
-"""A node's clock jumps by an hour, and what it signs is still taken."""
 
 
 def _settings(model: Path) -> dict[str, str]:
@@ -69,10 +70,17 @@ class Alone:
         clock: Callable[[], float],
         died: Callable[[Died], None],
     ) -> list[Node]:
-        filled = {fault.whom for fault in plan.faults if fault.what == "disk_full"}
+        filled = [(fault.whom, DISKS[fault.what]) for fault in plan.faults if fault.what in DISKS]
         names = [f"node {number}" for number in range(plan.nodes)]
         return [
-            Node(name, folder / name.replace(" ", "-"), settings, clock=clock, died=died, disk=name in filled)
+            Node(
+                name,
+                folder / name.replace(" ", "-"),
+                settings,
+                clock=clock,
+                died=died,
+                disks={disk for whom, disk in filled if whom == name},
+            )
             for name in names
         ]
 
@@ -133,6 +141,10 @@ class Alone:
         ended = all(one is not None and one.status == "completed" for one in found)
         return ended and not any(figures.pending for figures in await store.figures())
 
+    async def consumed(self, wanted: int) -> tuple[list[Handed], int] | None:
+        """What somebody made of a sink who wants so many finals, and their lives; ``None``: nobody reads here."""
+        return None
+
     async def left_over(self) -> list[str]:
         """When the nodes have ended: locks, jobs and events that should be gone."""
         owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
@@ -165,13 +177,18 @@ class Pair(Alone):
         self._services = services
         self.nodes = self._nodes(plan, folder, _settings(model) | services.settings(self._run), clock, died)
         self._balancer = Balancer([node.port for node in self.nodes])
+        self._reader = Reader(folder, services.reading(plan.consumer, self._run)) if plan.consumer else None
 
     async def start(self) -> None:
         await self._services.mend()
         await self._start_nodes()
         await self._balancer.start()
+        if self._reader is not None:
+            self._reader.start()
 
     async def close(self) -> None:
+        if self._reader is not None:
+            await self._reader.close()
         await self._balancer.close()
         await self._close_nodes()
 
@@ -180,6 +197,11 @@ class Pair(Alone):
         return self._balancer.line.port
 
     async def harm(self, fault: Fault) -> None:
+        kind, _, number = fault.whom.partition(" ")
+        if kind == "way":
+            return await harm_line(self._balancer.ways[int(number)], fault.what, fault.lasts_s)
+        if kind == "consumer" and self._reader is not None:
+            return self._reader.kill() if fault.what == "kill" else self._reader.rewind()
         await self._services.harm(fault)
 
     @asynccontextmanager
@@ -198,7 +220,14 @@ class Pair(Alone):
 
     async def handed(self) -> list[Handed]:
         await self._all_handed_on()
+        if self._reader is not None:
+            self._reader.kill()  # once more, when all is there
         return await self._services.handed(self._run)
+
+    async def consumed(self, wanted: int) -> tuple[list[Handed], int] | None:
+        if self._reader is None:
+            return None
+        return await self._reader.consumed(wanted), self._reader.lives
 
     async def left_over(self) -> list[str]:
         async with self.store() as store:

@@ -12,10 +12,9 @@ from streamsrv.commands import Options
 from streamsrv.errors import StreamsrvError
 from tests.adversity.runs.ledger import Acked, Greeted, Shown, Speaking
 from tests.adversity.runs.lines import HOST
+from tests.adversity.runs.odds import FASTER
 from tests.adversity.runs.plan import Voice
 
-FASTER = 8.0
-"""How much faster a speaker's clock runs: its pauses and its patience are made for hours, a run takes seconds."""
 HANDSHAKE_S = 2.0
 """Its patience with a handshake, which is on the system's clock."""
 AGAIN_S = 0.1
@@ -46,12 +45,17 @@ class Noting(Transcription):
             interim=not any(one.recording for track in speech.channels for one in track),
         )
         super().__init__(f"ws://{HOST}:{port}", voice.interview, options, time=FastTime())
+        self.interview = voice.interview
         self._rate_hz = speech.rate_hz
         self._frame_bytes = speech.frame_bytes
         self._noted = noted
         self._clock = clock
         self.given = 0
         """Bytes given so far."""
+
+    def expect_rivals(self, count: int) -> None:
+        """So many may take the stream away: each time it is taken back, as somebody does who is told and goes on."""
+        self._strays += count
 
     async def _tell(self, event: AnyMessage) -> None:
         self._note(event)
@@ -103,13 +107,20 @@ class Noting(Transcription):
         return samples * EDGE // self._rate_hz
 
 
-async def speak(voice: Voice, port: int, noted: Speaking, clock: Callable[[], float]) -> None:
-    """Say everything and note how it ended; never raises what the client does."""
+async def speak(
+    voice: Voice, port: int, noted: Speaking, clock: Callable[[], float], seat: Callable[[Noting], None]
+) -> None:
+    """Say everything and note how it ended; never raises what the client does.
+
+    Args:
+        seat: told each stream that is begun.
+    """
     links.HANDSHAKE_S = HANDSHAKE_S
     audio = voice.speech.audio()
     while True:
         try:
             async with Noting(voice, port, noted, clock) as stream:
+                seat(stream)
                 await asyncio.gather(_read(stream), _talk(stream, voice, audio, clock))
                 noted.ended = "closed"
                 return

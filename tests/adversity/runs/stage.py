@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from streamsrv.errors import StreamsrvError
 from streamsrv.stores.base import TranscriptStore
 from tests.adversity.runs import served
 from tests.adversity.runs.harms import harm_line
-from tests.adversity.runs.knock import knock
-from tests.adversity.runs.ledger import Ledger, Row, Sending, Snapshot, Speaking, Watching
+from tests.adversity.runs.knock import ask, knock
+from tests.adversity.runs.leaver import leave
+from tests.adversity.runs.ledger import Leaving, Ledger, Row, Sending, Snapshot, Speaking, Watching
 from tests.adversity.runs.lines import Line, to_port
-from tests.adversity.runs.node import Node
+from tests.adversity.runs.node import DISKS, Node
+from tests.adversity.runs.odds import RIVALS
 from tests.adversity.runs.plan import Fault, Knock, Plan
+from tests.adversity.runs.rivals import usurp
 from tests.adversity.runs.sender import send, speaker_of
 from tests.adversity.runs.services import Services
 from tests.adversity.runs.site import Alone, Pair
-from tests.adversity.runs.speaker import speak
+from tests.adversity.runs.speaker import Noting, speak
 from tests.adversity.runs.spoil import refuse_spoiled
 from tests.adversity.runs.viewer import watch
 
@@ -53,6 +57,7 @@ class Stage:
             speaking=[Speaking() for _ in plan.voices],
             watching=[Watching(interview=interview) for _, interview in plan.viewers],
             sending=[Sending() for _ in plan.files],
+            left=[Leaving() for _ in plan.leaves],
         )
         self._plan = plan
         self._folder = folder
@@ -64,6 +69,8 @@ class Stage:
             self._site = Pair(plan, model, folder, services, clock=self._clock, died=died)
         self._lines: list[Line] = []
         self._busy: dict[str, asyncio.Lock] = {}
+        self._streams: dict[int, Noting] = {}
+        """Those of the speakers that were let in."""
 
     async def run(self) -> Ledger:
         """Everything, from the first process to the last look around."""
@@ -102,7 +109,7 @@ class Stage:
     async def _play(self) -> None:
         self._begun = time.monotonic()
         harm = asyncio.create_task(self._harm())
-        saying = [asyncio.create_task(one) for one in (*self._speakers(), *self._senders())]
+        saying = [asyncio.create_task(one) for one in (*self._speakers(), *self._senders(), *self._leavers())]
         watching = [asyncio.create_task(one) for one in (*self._viewers(), *self._knocks())]
         try:
             async with asyncio.timeout(OVER_WITHIN_S):
@@ -119,8 +126,13 @@ class Stage:
             await asyncio.gather(harm, *saying, *watching, return_exceptions=True)
 
     def _speakers(self) -> Iterator[Coroutine[None, None, None]]:
-        for voice, line, noted in zip(self._plan.voices, self._lines, self.ledger.speaking, strict=False):
-            yield speak(voice, line.port, noted, self._clock)
+        for number, (voice, noted) in enumerate(zip(self._plan.voices, self.ledger.speaking, strict=True)):
+            seat = partial(self._streams.__setitem__, number)
+            yield speak(voice, self._lines[number].port, noted, self._clock, seat)
+
+    def _leavers(self) -> Iterator[Coroutine[None, None, None]]:
+        for planned, noted in zip(self._plan.leaves, self.ledger.left, strict=True):
+            yield leave(planned, self._site.port, noted, self._clock)
 
     def _viewers(self) -> Iterator[Coroutine[None, None, None]]:
         lines = self._lines[len(self._plan.voices) :]
@@ -173,8 +185,25 @@ class Stage:
         kind, _, number = fault.whom.partition(" ")
         if kind == "line":
             return await harm_line(self._lines[int(number)], fault.what, fault.lasts_s)
-        async with self._busy.setdefault(kind, asyncio.Lock()):
-            await (self._harm_node(self._site.nodes[int(number)], fault) if number else self._site.harm(fault))
+        if kind == "speaker":
+            return await self._usurp(int(number), fault)
+        node = self._site.nodes[int(number)] if kind == "node" else None
+        if node is not None and fault.what in JUMPS_S:
+            return await self._jump(node, fault)
+        async with self._busy.setdefault(kind if kind == "node" else fault.whom, asyncio.Lock()):
+            await (self._site.harm(fault) if node is None else self._harm_node(node, fault))
+
+    async def _usurp(self, number: int, fault: Fault) -> None:
+        """A stream that is not begun yet cannot be taken."""
+        if stream := self._streams.get(number):
+            count = RIVALS[fault.what]
+            self.ledger.rivals += await usurp(stream, count, self._site.port, fault.lasts_s, self._clock)
+
+    async def _jump(self, node: Node, fault: Fault) -> None:
+        """Whatever else befalls the node: a life that begins meanwhile has a right clock."""
+        node.jump(JUMPS_S[fault.what])
+        await asyncio.sleep(fault.lasts_s)
+        node.jump(0)
 
     async def _harm_node(self, node: Node, fault: Fault) -> None:
         match fault.what:
@@ -192,18 +221,14 @@ class Stage:
                 await self._snapshot(f"{node.name} ended by kill")
                 self.ledger.refused.append(await refuse_spoiled(node, fault.what))
                 await node.start()
-            case "ahead" | "behind":
-                node.jump(JUMPS_S[fault.what])
-                await asyncio.sleep(fault.lasts_s)
-                node.jump(0)
             case "freeze":
                 node.freeze()
                 await asyncio.sleep(fault.lasts_s)
                 node.thaw()
-            case "disk_full":
-                await node.fill()
+            case what if what in DISKS:
+                await node.fill(DISKS[what])
                 await asyncio.sleep(fault.lasts_s)
-                node.empty()
+                self.ledger.filled[what] = node.empty(DISKS[what])
             case other:
                 raise ValueError(f"nobody knows how to {other} a node")
 
@@ -224,6 +249,7 @@ class Stage:
         """When all have spoken: the store, the sinks, and whether anything is left that should be gone."""
         ledger, site = self.ledger, self._site
         ledger.sinks, ledger.handed = list(site.sinks), await site.handed()
+        await self._come_late()
         self._took("hand on")
         for node in site.nodes:
             if sessions := await self._sessions_that_stay(node):
@@ -236,6 +262,8 @@ class Stage:
         async with site.store() as store:
             ledger.rows = await _rows(store, self._plan.interviews)
             streams = [one for name in self._plan.interviews for one in await store.streams(name)]
+        if read := await site.consumed(len(ledger.rows)):
+            ledger.consumed, ledger.consumer_lives = read
         for number, noted in enumerate(ledger.sending):
             noted.streams = [one.id for one in streams if one.options.speaker == speaker_of(number)]
         ours = {one.stream for one in ledger.speaking} | {one for noted in ledger.sending for one in noted.streams}
@@ -245,6 +273,14 @@ class Stage:
         for node in site.nodes:
             ledger.left_over += [f"process {pid} of {node.name}" for pid in node.orphans()]
             ledger.complaints += node.complaints(self._expected())
+
+    async def _come_late(self) -> None:
+        """A stream that has ended is not resumed, whoever asks."""
+        for number, stream in self._streams.items():
+            if stream.ready is not None:
+                token, interview = stream.ready.resume_token, self._plan.voices[number].interview
+                if answered := await ask(interview, token, self._site.port, self._clock()):
+                    self.ledger.late.append(answered)
 
     async def _sessions_that_stay(self, node: Node) -> float:
         """One whose speaker went to another node, unheard, is found out at a look of its node."""

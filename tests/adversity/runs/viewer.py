@@ -11,7 +11,7 @@ import aiohttp
 
 from tests.adversity.runs.ledger import Shown, Watching
 from tests.adversity.runs.lines import HOST
-from tests.adversity.runs.plan import ViewerKind
+from tests.adversity.runs.odds import ViewerKind
 
 AGAIN_S = 0.1
 """Pause before another attempt."""
