@@ -154,7 +154,9 @@ async def open_link(url: URL, api_key: str | None, time: Time) -> Link:
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     asked = True
-    http = aiohttp.ClientSession(raise_for_status=_refuse, timeout=aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S))
+    http = aiohttp.ClientSession(
+        raise_for_status=_refuse, timeout=aiohttp.ClientTimeout(sock_connect=HANDSHAKE_S), middlewares=(_once(),)
+    )
     try:
         async with asyncio.timeout(HANDSHAKE_S):
             return await _shake_hands(http, url, headers, time)
@@ -168,6 +170,26 @@ async def open_link(url: URL, api_key: str | None, time: Time) -> Link:
         raise
     await http.close()
     raise Unreachable(failure, asked=asked)
+
+
+def _once() -> aiohttp.ClientMiddlewareType:
+    """Asks each address once.
+
+    By itself aiohttp asks again when the connection breaks before the answer.  A server that is still busy with the
+    first request takes the two for rivals, and nobody here would know that there were two.
+    """
+    failures: dict[URL, Exception] = {}
+
+    async def ask(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        if failure := failures.get(request.url):
+            raise failure
+        try:
+            return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as failure:
+            failures[request.url] = failure
+            raise
+
+    return ask
 
 
 async def _shake_hands(http: aiohttp.ClientSession, url: URL, headers: dict[str, str], time: Time) -> Link:

@@ -432,6 +432,29 @@ async def test_a_late_attempt_of_our_own_takes_the_stream_once(monkeypatch: pyte
     assert caught.value.status == 4409
 
 
+async def test_an_attempt_that_breaks_is_one_attempt() -> None:
+    """The server may still be busy with it, and take the stream for it when the next one has it already."""
+
+    async def cut(call: Call) -> None:
+        await call.ready()
+        call.cut()
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response()
+
+    async def superseded(call: Call) -> None:
+        await call.ready()
+        await call.ws.close(code=4409)
+
+    async with serving(talk(cut), breaks, talk(superseded), talk(everything)) as server, opened(server.url) as stream:
+        await stream.send(NOISE)
+        assert (await stream.finish()).cause == "finish"
+        assert bytes(server.calls[-1].audio) == NOISE
+        assert len(server.requests) == 4
+
+
 async def test_a_late_attempt_of_our_own_overtakes_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ask for the stream at the same moment: the server refuses the one that has lost."""
     monkeypatch.setattr("streamsrv.client.link.HANDSHAKE_S", 0.2)
