@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import signal
 from collections.abc import AsyncIterator
@@ -187,6 +188,7 @@ def settled() -> None:
     a model in the process 20 to 60 ms, with the sessions alone a few.
     """
     gc.freeze()
+    atexit.register(gc.unfreeze)  # a library whose objects are never collected complains on stderr
 
 
 def _say_ready(settings: Settings, runner: Runner, about: About, why: str) -> None:
