@@ -97,8 +97,8 @@ def test_clocks_of_both_shapes_jump(all_plans: list[Plan]) -> None:
 
 
 def test_somebody_comes_back_in_time_and_too_late(all_plans: list[Plan]) -> None:
-    away = [leave.away_s for plan in all_plans for leave in plan.leaves]
-    assert min(sum(one < RESUME_WINDOW_S - 1 for one in away), sum(one > RESUME_WINDOW_S for one in away)) >= 10
+    away = [leave.away_s for plan in all_plans if plan.shape == "alone" for leave in plan.leaves]
+    assert min(sum(one < RESUME_WINDOW_S - 1 for one in away), sum(one > RESUME_WINDOW_S for one in away)) >= 8
 
 
 def test_a_reader_reads_where_it_is_harmed(all_plans: list[Plan]) -> None:

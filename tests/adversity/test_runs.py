@@ -20,6 +20,7 @@ from tests.adversity.arena import eventually
 from tests.adversity.runs.__main__ import DIGITS, perform
 from tests.adversity.runs.ledger import Died, Ledger
 from tests.adversity.runs.node import Node
+from tests.adversity.runs.nursery import Nursery
 from tests.adversity.runs.plan import Fault, Plan, make, undisturbed
 from tests.models import tone
 
@@ -35,7 +36,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def judged(plan: Plan, models: Path, folder: Path) -> Ledger:
-    ledger, complaints = await perform(plan, models, folder)
+    async with Nursery():
+        ledger, complaints = await perform(plan, models, folder)
     assert complaints == [], f"{plan}\nledger: {ledger.write(folder / 'ledger.json')}"
     return ledger
 
@@ -95,7 +97,8 @@ async def test_a_run_that_loses_something_is_found_out(models: Path, tmp_path: P
     """The whole way, with a real loss: the data is taken away while the node is down."""
     plan = undisturbed(make(32, "alone"))
     wipe = msgspec.structs.replace(plan, faults=(Fault(at_s=1.5, what="wipe", whom="node 0"),))
-    _, complaints = await perform(wipe, models, tmp_path)
+    async with Nursery():
+        _, complaints = await perform(wipe, models, tmp_path)
     assert any(complaint.startswith("I1") for complaint in complaints), complaints
 
 
@@ -104,17 +107,18 @@ async def test_a_node_tells_where_it_is_and_its_clock_jumps(tmp_path: Path) -> N
     died: list[Died] = []
     model = {"STREAMSRV_ENGINE_NAME": "whisper", "STREAMSRV_ENGINE_MODEL": str(DIGITS)}
     node = Node("node 0", tmp_path, model, clock=time.monotonic, died=died.append)
-    await node.prepare()
-    await node.start()
-    try:
-        node.tell_stacks()
-        stacks = tmp_path / "node-0.stacks"
-        await eventually(lambda: stacks.exists() and "===== tasks" in stacks.read_text(), stacks.exists)
-        assert "thread" in stacks.read_text()
-        node.jump(3_600)
-        await node.term()
-    finally:
-        await node.kill()
+    async with Nursery():
+        await node.prepare()
+        await node.start()
+        try:
+            node.tell_stacks()
+            stacks = tmp_path / "node-0.stacks"
+            await eventually(lambda: stacks.exists() and "===== tasks" in stacks.read_text(), stacks.exists)
+            assert "thread" in stacks.read_text()
+            node.jump(3_600)
+            await node.term()
+        finally:
+            await node.kill()
     told = [datetime.fromisoformat(json.loads(line)["time"]) for line in node.log.read_text().splitlines()]
     assert 3_600 <= (told[-1] - told[0]).total_seconds() < 3_700
     assert [(one.wanted, one.code) for one in died] == [(True, 0)]

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
 from tests.adversity.runs.__main__ import perform
+from tests.adversity.runs.nursery import Nursery
 from tests.adversity.runs.plan import Fault, make, undisturbed
 from tests.adversity.runs.services import Services
 from tests.models import tone
@@ -30,13 +31,9 @@ async def test_ways_clocks_the_webhooks_line_and_a_reader(tmp_path: Path, sink: 
         Fault(at_s=2.0, what="stall", whom="way 1", lasts_s=0.8),
         Fault(at_s=3.0, what=what, whom=f"consumer {sink}"),
     )
-    services = await Services(tmp_path / "services").start()
-    try:
-        ledger, complaints = await perform(
-            msgspec.structs.replace(plan, faults=faults), tmp_path, tmp_path / "run", services
-        )
-    finally:
-        await services.close()
+    plan = msgspec.structs.replace(plan, faults=faults)
+    async with Nursery(), Services(tmp_path / "services") as services:
+        ledger, complaints = await perform(plan, tmp_path, tmp_path / "run", services)
     assert complaints == [], f"ledger: {ledger.write(tmp_path / 'ledger.json')}"
     assert ledger.consumed is not None
     assert len(ledger.consumed) == len(ledger.rows) > 10

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,7 @@ import msgspec
 from tests.adversity.runs import ledger as ledgers
 from tests.adversity.runs.judge import judge
 from tests.adversity.runs.ledger import Ledger
+from tests.adversity.runs.nursery import Nursery
 from tests.adversity.runs.odds import Shape
 from tests.adversity.runs.plan import Plan, make, undisturbed
 from tests.adversity.runs.services import Services
@@ -39,7 +41,7 @@ DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
 
 async def perform(plan: Plan, models: Path, folder: Path, services: Services | None = None) -> tuple[Ledger, list[str]]:
-    """Run a plan, and without its faults too where the text is not known beforehand; the ledger and the complaints."""
+    """Run a plan, in a nursery, and without its faults too where the text is unknown; the ledger and the complaints."""
     model = DIGITS if plan.spoken == "digits" else models / "tone"
     calm = None
     if plan.spoken == "digits":
@@ -57,22 +59,22 @@ async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tupl
     waiting = deque(plans)
     failed: list[int] = []
 
-    async def slot(number: int) -> None:
-        services: Services | None = None
-        try:
-            while waiting:
-                plan = waiting.popleft()
-                if plan.shape == "pair" and services is None:
-                    services = await Services(folder / f"services-{number}").start()
-                well, seconds = await _one(plan, folder, services if plan.shape == "pair" else None)
-                spent.append(seconds)
-                if not well:
-                    failed.append(plan.seed)
-        finally:
-            if services is not None:
-                await services.close()
+    async def slot(services: Services | None) -> None:
+        while plan := next((one for one in waiting if one.shape == "alone" or services is not None), None):
+            waiting.remove(plan)
+            well, seconds = await _one(plan, folder, services if plan.shape == "pair" else None)
+            spent.append(seconds)
+            if not well:
+                failed.append(plan.seed)
 
-    await asyncio.gather(*(slot(number) for number in range(min(at_once, len(plans)))))
+    slots = min(at_once, len(plans))
+    pairs = min(slots, sum(plan.shape == "pair" for plan in plans))
+    async with Nursery(), AsyncExitStack() as services:
+        # Before the first run: four Kafkas that start take seconds of both cores.
+        standing = await asyncio.gather(
+            *(services.enter_async_context(Services(folder / f"services-{number}")) for number in range(pairs))
+        )
+        await asyncio.gather(*map(slot, [*standing, *[None] * (slots - pairs)]))
     return sorted(failed), spent
 
 

@@ -12,19 +12,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 
-from tests.adversity.runs import served
+from tests.adversity.runs import nursery, served
 from tests.adversity.runs.balancer import is_ready
 from tests.adversity.runs.ledger import Died
 from tests.adversity.runs.lines import HOST
+from tests.adversity.runs.nursery import Child
 
-ROOT = Path(__file__).parents[3]
 READY_WITHIN_S = 30.0
 ENDS_WITHIN_S = 20.0
 LOOKS_EVERY_S = 0.05
@@ -97,7 +96,7 @@ class Node:
         self._clock = clock
         self._died = died
         self._disks = {name: folder / name for name in disks}
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._watching: asyncio.Task[None] | None = None
         self._wanted = False
         self.groups: list[int] = []
@@ -123,6 +122,8 @@ class Node:
     async def start(self) -> None:
         """Start it and wait until it takes speakers."""
         self._wanted = False
+        if "log" in self._disks and self.log.exists():
+            _trim(self.log)
         self._process = process = await self._launch(self.log)
         self.lives += 1
         self.groups.append(process.pid)
@@ -133,7 +134,7 @@ class Node:
                     raise AssertionError(f"{self.name} did not start: {self.tail()}")
                 await asyncio.sleep(LOOKS_EVERY_S)
 
-    async def _launch(self, log: Path) -> asyncio.subprocess.Process:
+    async def _launch(self, log: Path) -> Child:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMSRV_")}
         environ |= {
             "STREAMSRV_SERVER_PORT": str(self.port),
@@ -142,11 +143,7 @@ class Node:
             "TMPDIR": str(self._tmp),
             **self._settings,
         }
-        with log.open("ab") as out:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.adversity.runs.served", str(self._beside), "serve", cwd=ROOT, env=environ,
-                stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+        return await nursery.current().fork([str(self._beside), "serve"], environ, log)
 
     async def refuses(self) -> tuple[int, str]:
         """Start it when it must not come up; the exit code, and what it said.
@@ -206,7 +203,7 @@ class Node:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: Child) -> None:
         code = await process.wait()
         self._died(Died(at=self._clock(), name=self.name, code=code, wanted=self._wanted))
 
@@ -285,6 +282,12 @@ def _catches(pid: int, number: signal.Signals) -> bool:
             if line.startswith("SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
+
+
+def _trim(log: Path) -> None:
+    """Without the line that a process was killed in, whose rest had to wait for room on the disk."""
+    written = log.read_bytes()
+    os.truncate(log, written.rfind(b"\n") + 1)
 
 
 def _fill(path: Path) -> None:

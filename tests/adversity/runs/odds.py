@@ -75,8 +75,9 @@ WAYS = (0, 0, 1, 1, 2)
 """How often the lines from the balancer to the nodes are harmed."""
 SELDOM_EVERY = 4
 """One run of so many has one of a kind of the rarer ones."""
-LEAVES_FOR: tuple[tuple[float, float], ...] = ((0.3, 3.0), (0.3, 3.0), (60.0 / FASTER + 0.7, 60.0 / FASTER + 1.0))
-"""How long somebody stays away from a stream that is kept for 7.5 s: found again, or gone for good (row 19)."""
+LEAVES_FOR: tuple[float, float] = (0.3, 3.0)
+LEAVES_FOR_GOOD: tuple[float, float] = (60.0 / FASTER + 0.7, 60.0 / FASTER + 1.0)
+"""How long somebody leaves a stream (row 19): it is found again; or gone, on a lone node, which keeps it for 7.5 s."""
 LATER = 0.5
 """Share of runs that have one of these, or on a lone node one of the webhook's."""
 MOST_KNOCKS = 2

@@ -17,6 +17,7 @@ from tests.adversity.runs.odds import (
     KAFKA_KILLED_EVERY,
     LATER,
     LEAVES_FOR,
+    LEAVES_FOR_GOOD,
     LINE_HARMS,
     LONE_EVERY,
     LONE_HARMS,
@@ -189,7 +190,7 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
         files=files,
         knocks=knocks,
-        leaves=_leaves(chance, voices) if spoken == "tones" else (),
+        leaves=_leaves(chance, shape, voices) if spoken == "tones" else (),
     )
 
 
@@ -318,15 +319,16 @@ def _newer_faults(chance: random.Random, shape: Shape, voices: int, over_s: floa
     return faults
 
 
-def _leaves(chance: random.Random, voices: tuple[Voice, ...]) -> tuple[Leave, ...]:
+def _leaves(chance: random.Random, shape: Shape, voices: tuple[Voice, ...]) -> tuple[Leave, ...]:
     """Not where eight speak: an interview holds no ninth."""
     if chance.randrange(SELDOM_EVERY) or len(voices) == MOST_VOICES:
         return ()
     said = Utterance(words=tuple(chance.choices(tone.WORDS, k=chance.randint(2, 4))), pause_s=1.0)
+    away = LEAVES_FOR_GOOD if shape == "alone" and chance.random() < 0.5 else LEAVES_FOR
     leave = Leave(
         at_s=round(chance.uniform(0.1, 0.6), 2),
         interview=chance.choice(voices).interview,
-        away_s=round(chance.uniform(*chance.choice(LEAVES_FOR)), 2),
+        away_s=round(chance.uniform(*away), 2),
         speech=Speech(rate_hz=tone.RATE_HZ, lead_s=0.5, channels=((said,),)),
     )
     return (leave,)

@@ -1,17 +1,14 @@
-"""The server of a run: ``streamsrv ...`` that tells where it is, whose clock can jump, which waits less long, and which
-does not outlive the run.
+"""The server of a run: ``streamsrv ...`` that tells where it is, whose clock can jump, and which waits less long.
 
-``python -m tests.adversity.runs.served FILE ...``: on SIGUSR1 it writes its threads and tasks behind ``FILE``.stacks,
-on SIGUSR2 its wall clock jumps to the offset in ``FILE``.offset, in seconds.
+The nursery forks it.  On SIGUSR1 it writes its threads and tasks behind ``FILE``.stacks, on SIGUSR2 its wall clock
+jumps to the offset in ``FILE``.offset, in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import signal
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -19,12 +16,12 @@ from typing import TextIO
 
 TELL = signal.SIGUSR1
 JUMP = signal.SIGUSR2
-SET_DEATH_SIGNAL = 1
-"""Linux's ``PR_SET_PDEATHSIG``."""
 DEEPEST = 12
 """Frames written of each task."""
 LOOK_S = 1.25
 """Pauses between two looks at what others left or did, ten seconds in earnest: an eighth, as all times of a run."""
+HEARTBEAT_S = 1.9
+"""A peer that is silent for so long is asked whether it is there: fifteen seconds in earnest."""
 
 
 def write_tasks(file: TextIO) -> None:
@@ -49,29 +46,32 @@ def _tell_when_asked(path: Path) -> None:
     faulthandler.register(TELL, file, all_threads=True, chain=True)
 
 
-def _jump_when_asked(path: Path) -> None:
+_offset = 0
+
+
+def bend_clock() -> None:
+    """The wall clock can jump from now on."""
     real, real_ns = time.time, time.time_ns
-    offset = 0
+    time.time = lambda: real() + _offset
+    time.time_ns = lambda: real_ns() + _offset * 10**9
 
+
+def _jump_when_asked(path: Path) -> None:
     def jump(number: int, frame: FrameType | None) -> None:
-        nonlocal offset
-        offset = int(path.read_text("ascii"))
+        global _offset
+        _offset = int(path.read_text("ascii"))
 
-    time.time = lambda: real() + offset
-    time.time_ns = lambda: real_ns() + offset * 10**9
     signal.signal(JUMP, jump)
 
 
-def _main(path: str, *words: str) -> int:
-    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)  # whoever kills the run kills its nodes
+def main(path: str, *words: str) -> int:
+    """Be the server: see above."""
     _tell_when_asked(Path(f"{path}.stacks"))
-    _jump_when_asked(Path(f"{path}.offset"))  # before anybody takes the clock's functions by name
-    from streamsrv.cli import main
+    _jump_when_asked(Path(f"{path}.offset"))
+    from streamsrv.cli import main as serve
     from streamsrv.runtime import neighbours, streams
+    from streamsrv.server import app
 
+    app.HEARTBEAT_S = HEARTBEAT_S
     streams.LOOK_S = neighbours.CHECK_EVERY_S = LOOK_S  # type: ignore[misc]
-    return main(words)
-
-
-if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    return serve(words)

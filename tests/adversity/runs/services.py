@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from streamsrv.stores.base import OPEN_JOBS
 from tests.adversity.runs.handed import handed_from
@@ -56,7 +57,7 @@ class Services:
         }
         self._lines: dict[str, Line] = {}
 
-    async def start(self) -> Services:
+    async def __aenter__(self) -> Self:
         await self.hook.start()
         for name, server in self._servers.items():
             self._lines[name] = await Line(to_port(server.port)).start()
@@ -66,7 +67,9 @@ class Services:
         await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._servers.values()))
         return self
 
-    async def close(self) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.hook.close()
         for line in self._lines.values():
             await line.close()
