@@ -8,10 +8,12 @@ one node need none of them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from streamsrv.stores.base import OPEN_JOBS
+from tests.adversity.runs import leftovers
 from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.hook import Hook
@@ -20,6 +22,9 @@ from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.node import free_port
 from tests.adversity.runs.plan import Fault
 from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
 
 READ_WITHIN_S = 20.0
 """Reading a sink takes no longer."""
@@ -141,15 +146,24 @@ class Services:
 
     # --- what is left over ----------------------------------------------------------------------------------------
 
-    async def open_jobs(self, run: str) -> list[str]:
-        """Names of the jobs of all nodes that did not come to an end; a store knows of its own node's alone."""
+    async def announced(self, run: str) -> list[str]:
+        """Batches of finals that are said to be under way."""
+        async with self._database(run) as database:
+            return await leftovers.announced(database)
+
+    async def left_over(self, run: str, *, nodes: int) -> list[str]:
+        """What lies in MongoDB and in the Redis of hints when the nodes have ended."""
+        from redis.asyncio import Redis
+
+        async with self._database(run) as database, Redis.from_url(self._servers["redis"].url) as redis:
+            return await leftovers.of_mongo(database, nodes) + await leftovers.of_redis(redis, run)
+
+    @asynccontextmanager
+    async def _database(self, run: str) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
         from pymongo import AsyncMongoClient
 
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.mongo_url)
-        try:
-            return [str(job["_id"]) async for job in client[run].jobs.find({"state": {"$in": list(OPEN_JOBS)}})]
-        finally:
-            await client.close()
+        async with AsyncMongoClient[dict[str, Any]](self.mongo_url) as client:
+            yield client[run]
 
     # --- what the sinks hold ------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamsrv.stores.handoff import SinkFigures, Store
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
+from tests.adversity.runs import leftovers
 from tests.adversity.runs.balancer import Balancer
 from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.hook import SINK, Hook
@@ -134,14 +135,15 @@ class Alone:
         return ended and not any(figures.pending for figures in await store.figures())
 
     async def left_over(self) -> list[str]:
-        """When the nodes have ended: locks, jobs and events that should be gone."""
-        owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
-        await owner.open()  # refuses when a lock is left
-        try:
-            found = [f"job {job.id} is still open" for job in await owner.open_jobs()]
-            return found + _undelivered(await owner.figures()) + self._hook.complaints
-        finally:
-            await owner.close()
+        """When the nodes have ended: locks, leases, open work and events that should be gone."""
+        found = [one for node in self.nodes for one in leftovers.of_folder(node.data)]
+        found += await self._left_in_stores()
+        async with self.store() as store:
+            found += _undelivered(await store.figures())
+        return found + self._hook.complaints
+
+    async def _left_in_stores(self) -> list[str]:
+        return list(leftovers.of_sqlite(self.nodes[0].data))
 
 
 class Pair(Alone):
@@ -163,6 +165,7 @@ class Pair(Alone):
         self._run = _name_of(plan)
         self._plan = plan
         self._services = services
+        self._hook = services.hook
         self.nodes = self._nodes(plan, folder, _settings(model) | services.settings(self._run), clock, died)
         self._balancer = Balancer([node.port for node in self.nodes])
 
@@ -200,11 +203,12 @@ class Pair(Alone):
         await self._all_handed_on()
         return await self._services.handed(self._run)
 
-    async def left_over(self) -> list[str]:
-        async with self.store() as store:
-            found = _undelivered(await store.figures())
-        found += [f"job {job} is still open" for job in await self._services.open_jobs(self._run)]
-        return found + self._services.hook.complaints
+    async def _done(self, store: Store) -> bool:
+        """What a writer announced that died in the middle is taken away by those who read."""
+        return await super()._done(store) and not await self._services.announced(self._run)
+
+    async def _left_in_stores(self) -> list[str]:
+        return await self._services.left_over(self._run, nodes=len(self.nodes))
 
 
 def _name_of(plan: Plan) -> str:

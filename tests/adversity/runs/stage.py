@@ -243,7 +243,7 @@ class Stage:
         ledger.left_over += [f"stream {name} is still live" for name in live]
         ledger.left_over += await site.left_over()
         for node in site.nodes:
-            ledger.left_over += [f"process {pid} of {node.name}" for pid in node.orphans()]
+            ledger.left_over += [f"process {pid} of {node.name}" for pid in await node.orphans()]
             ledger.complaints += node.complaints(self._expected())
 
     async def _sessions_that_stay(self, node: Node) -> float:
