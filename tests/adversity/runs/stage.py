@@ -7,8 +7,10 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from streamsrv.errors import StreamsrvError
-from streamsrv.stores.base import TranscriptStore
+from streamsrv.stores.base import PlacedFinal, TranscriptStore
 from tests.adversity.runs import served
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.knock import knock
@@ -21,6 +23,7 @@ from tests.adversity.runs.services import Services
 from tests.adversity.runs.site import Alone, Pair
 from tests.adversity.runs.speaker import speak
 from tests.adversity.runs.spoil import refuse_spoiled
+from tests.adversity.runs.spooled import spooled_in
 from tests.adversity.runs.viewer import watch
 
 OVER_WITHIN_S = 60.0
@@ -34,6 +37,8 @@ JOBS_WITHIN_S = 20.0
 STALE_WITHIN_S = 5.0
 """A session that lives on beside a newer one on another node for longer will live on."""
 LOOKS_EVERY_S = 0.1
+PAGE = 500
+"""Finals read from the store at once."""
 JUMPS_S = {"ahead": 3_600, "behind": -3_600}
 
 
@@ -210,15 +215,20 @@ class Stage:
     # --- what is known ------------------------------------------------------------------------------------------
 
     async def _snapshot(self, why: str) -> None:
-        """What others can read now; nothing when the store is away at this moment."""
+        """What others can read now; of the store nothing when it is away at this moment."""
         at = self._clock()
+        found = Snapshot(at=at, why=why, spooled=[one for node in self._site.nodes for one in spooled_in(node.data)])
         try:
             async with self._site.store() as store:
                 rows = await _rows(store, self._plan.interviews)
-                restarts = await _restarts(store, self._plan.interviews)
+                streams = [one for interview in self._plan.interviews for one in await store.streams(interview)]
         except StreamsrvError:
-            return
-        self.ledger.snapshots.append(Snapshot(at=at, why=why, rows=rows, restarts=restarts))
+            found = msgspec.structs.replace(found, readable=False)
+        else:
+            restarts = {one.id: list(one.restarts) for one in streams}
+            epochs = {one.id: one.epochs[-1].epoch for one in streams}
+            found = msgspec.structs.replace(found, rows=rows, restarts=restarts, epochs=epochs)
+        self.ledger.snapshots.append(found)
 
     async def _look_around(self) -> None:
         """When all have spoken: the store, the sinks, and whether anything is left that should be gone."""
@@ -235,6 +245,7 @@ class Stage:
         await asyncio.gather(*(node.term() for node in site.nodes))
         async with site.store() as store:
             ledger.rows = await _rows(store, self._plan.interviews)
+            ledger.order = {name: await _order(store, name) for name in self._plan.interviews}
             streams = [one for name in self._plan.interviews for one in await store.streams(name)]
         for number, noted in enumerate(ledger.sending):
             noted.streams = [one.id for one in streams if one.options.speaker == speaker_of(number)]
@@ -275,6 +286,9 @@ async def _rows(store: TranscriptStore, interviews: Sequence[str]) -> list[Row]:
     ]
 
 
-async def _restarts(store: TranscriptStore, interviews: Sequence[str]) -> dict[str, list[int]]:
-    streams = [one for interview in interviews for one in await store.streams(interview)]
-    return {one.id: list(one.restarts) for one in streams}
+async def _order(store: TranscriptStore, interview: str) -> list[tuple[str, int, int]]:
+    """What its finals are known by, as they were stored."""
+    found: list[PlacedFinal] = []
+    while page := await store.finals_since(interview, found[-1].place if found else 0, limit=PAGE):
+        found += page
+    return [(one.stream, one.final.channel, one.final.segment) for one in found]
