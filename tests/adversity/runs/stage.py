@@ -199,8 +199,9 @@ class Stage:
                 await node.start()
             case "ahead" | "behind":
                 node.jump(JUMPS_S[fault.what])
-                await asyncio.sleep(fault.lasts_s)
-                node.jump(0)
+                if fault.lasts_s:  # else it stays wrong
+                    await asyncio.sleep(fault.lasts_s)
+                    node.jump(0)
             case "freeze":
                 node.freeze()
                 await asyncio.sleep(fault.lasts_s)
