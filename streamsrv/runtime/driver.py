@@ -137,6 +137,7 @@ class Driver:
             stored=self._stored,
             troubled=lambda away: self._trouble("store", away),
             warn=self._warn,
+            gone=lambda deleted: self.cut(abortion(deleted, lasting=True)),
             stats=self._stats,
         )
         self._alarm: asyncio.TimerHandle | None = None

@@ -196,7 +196,9 @@ async def test_what_one_node_deletes_goes_on_the_other(tmp_path: Path, settings:
             async with http.delete(f"{two.http}/transcription/waits") as gone:
                 assert gone.status == 204
             await send(ws, TALK)
-            assert (await told(ws, "error"))["code"] == "superseded"
+            error = await told(ws, "error")
+            assert (error["code"], error["message"]) == ("stopped", "interview 'waits' was deleted")
+            assert (await ws.receive()).data == 1008
         await one.said("job.deleted")
         assert (await two.get(f"/transcription/jobs/{jobs[1]}"))[0] == 404
         assert (await two.get("/transcription/waits"))[0] == 404
