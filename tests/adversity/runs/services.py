@@ -1,5 +1,7 @@
 """MongoDB, two Redis servers, Kafka and a webhook, each behind a line: for one run at a time, run after run.
 
+``MONGO_URL`` puts another MongoDB in place of the one started here (``tests/services/servers.py``).
+
 Starting them costs more than a run, so a slot keeps them; each run has a database, a prefix, a topic, a stream and a
 path of its own.  What a run breaks is mended before the next one.  The clients' libraries are imported late: runs of
 one node need none of them.
@@ -21,7 +23,7 @@ from tests.adversity.runs.ledger import Handed
 from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.node import free_port
 from tests.adversity.runs.plan import Fault
-from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
+from tests.services.servers import KafkaServer, RedisServer, Server, mongo_server
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.database import AsyncDatabase
@@ -54,8 +56,9 @@ class Services:
     def __init__(self, folder: Path) -> None:
         self.hook = Hook()
         self._folder = folder
+        self._mongo = mongo_server(folder / "mongo", free_port())
         self._servers: dict[str, Server] = {
-            "mongo": MongoServer(folder / "mongo", free_port()),
+            "mongo": self._mongo,
             "redis": RedisServer(folder / "redis", free_port()),
             "redis_streams": RedisServer(folder / "redis-streams", free_port()),
         }
@@ -95,7 +98,7 @@ class Services:
         """What nodes are told of them; times are short, as outages are."""
         ports = {name: line.port for name, line in self._lines.items()}
         return {
-            "STREAMSRV_MONGO_URL": f"mongodb://{HOST}:{ports['mongo']}/",
+            "STREAMSRV_MONGO_URL": self.mongo_url.replace(f"{HOST}:{self._mongo.port}", f"{HOST}:{ports['mongo']}"),
             "STREAMSRV_MONGO_DATABASE": run,
             "STREAMSRV_MONGO_TIMEOUT_S": "1",
             "STREAMSRV_REDIS_URL": f"redis://{HOST}:{ports['redis']}/0",
@@ -113,7 +116,11 @@ class Services:
     @property
     def mongo_url(self) -> str:
         """Past the line, for who only looks."""
-        return self._servers["mongo"].url
+        return self._mongo.url
+
+    async def forget(self, run: str) -> None:
+        """Leave nothing of a run on a MongoDB that is not ours."""
+        await asyncio.to_thread(self._mongo.forget, run)
 
     # --- what goes wrong ----------------------------------------------------------------------------------------
 

@@ -177,6 +177,7 @@ class Pair(Alone):
     async def close(self) -> None:
         await self._balancer.close()
         await self._close_nodes()
+        await self._services.forget(self._run)
 
     @property
     def port(self) -> int:
