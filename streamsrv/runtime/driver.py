@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 from streamsrv import commands, events, telemetry
 from streamsrv.audio.front import Front
@@ -20,9 +19,9 @@ from streamsrv.events import AnyEvent
 from streamsrv.facts import RATE_HZ, Answer, ChannelStart, CutMade, Position, Receipt
 from streamsrv.runtime.ear import Ear, MakeEar
 from streamsrv.runtime.engines import wishes_of
-from streamsrv.runtime.fanout import Fanout
-from streamsrv.runtime.keeper import Keeper, Means
-from streamsrv.runtime.recorder import Recording, Warn
+from streamsrv.runtime.keeper import Keeper
+from streamsrv.runtime.recorder import Recording
+from streamsrv.runtime.surroundings import Outlet, Services
 from streamsrv.runtime.tally import Tally
 from streamsrv.runtime.troubles import LOW_S, RING_S, Reason, abortion, degraded, farewell
 from streamsrv.session.effects import (
@@ -48,32 +47,6 @@ SLICE_S = 0.5
 """Longest audio decided in one go: a 1 MiB message must not hold the event loop."""
 ANCHOR_PAUSE_S = 2.0
 """Pause in arrival after which positions are tied to the wall clock again."""
-
-
-class Outlet(Protocol):
-    """The peer's end: where events go.  Never waits."""
-
-    def put(self, event: AnyEvent) -> None: ...
-
-    def close(self, code: int, reason: str) -> None:
-        """Close after everything put before."""
-
-
-class Services(Means, Protocol):
-    """What all drivers of a server share."""
-
-    @property
-    def metrics(self) -> telemetry.Metrics: ...
-    @property
-    def fanout(self) -> Fanout: ...
-    def check(self, options: Options) -> None:
-        """Raises Forbidden when this server does not serve these options."""
-
-    def record(self, key: StreamKey, options: Options, begins: Position, warn: Warn) -> Recording | None:
-        """A recording, when the options want one and this server makes any."""
-
-    def now(self) -> float:
-        """Monotonic seconds."""
 
 
 class Driver:
@@ -137,6 +110,7 @@ class Driver:
             stored=self._stored,
             troubled=lambda away: self._trouble("store", away),
             warn=self._warn,
+            gone=lambda deleted: self.cut(abortion(deleted, lasting=True)),
             stats=self._stats,
         )
         self._alarm: asyncio.TimerHandle | None = None

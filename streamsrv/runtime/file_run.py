@@ -17,9 +17,10 @@ from streamsrv.commands import Options
 from streamsrv.errors import BadMedia, ClientFault, Stopped
 from streamsrv.events import AnyEvent
 from streamsrv.facts import RATE_HZ, ChannelStart, Position
-from streamsrv.runtime.driver import Driver, Services
+from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.runtime.surroundings import Services
 from streamsrv.session.settings import MachineSettings
 from streamsrv.stores.base import Job, StreamKey
 

@@ -11,8 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
-from streamsrv import telemetry
-from streamsrv.errors import NotFound, StoreUnavailable
+from streamsrv.errors import NotFound, Stopped, StoreUnavailable
 from streamsrv.facts import FinalKept, Outdated, Position, ProgressKept, Receipt, Settled
 from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.spooling import lines
@@ -26,7 +25,6 @@ PATIENCE_S = 1.0
 """A store that has not answered for so long is away, whatever it does later."""
 
 Job: TypeAlias = Keep | Note | Settle
-log = telemetry.logger("keeper")
 
 
 class Means(Protocol):
@@ -66,6 +64,7 @@ class Keeper:
         stored: takes the receipts.
         troubled: told when the store is away, and when it is back.
         warn: told, once for each time the store is away, that the spool takes no more.
+        gone: told that the interview was deleted, perhaps by another node: nothing more of it is kept.
         stats: asked once, at the end of the stream.
     """
 
@@ -79,16 +78,19 @@ class Keeper:
         stored: Callable[[Receipt], None],
         troubled: Callable[[bool], None],
         warn: Callable[[str, str], None],
+        gone: Callable[[Stopped], None],
         stats: Callable[[], StreamStats],
     ) -> None:
         self.restarts = restarts
         """What the store has; anchors that go in on their own leave it as it is."""
         self._store = means.store
+        self._store_away = means.spool.store_away
         self._spool = means.spool if spools else None
         self._key = key
         self._stored = stored
         self._troubled = troubled
         self._warn = warn
+        self._gone = gone
         self._stats = stats
         self._utc_ms = means.utc_ms
         self._jobs: deque[_Waiting] = deque()
@@ -174,7 +176,11 @@ class Keeper:
             alarm = loop.call_later(PATIENCE_S, self._lose)
             try:
                 receipt = await self._do(job)
-            except NotFound:  # the interview was deleted
+                if isinstance(receipt, Outdated):
+                    await self._require_stream()
+            except NotFound:
+                deleted = f"interview '{self._key.interview}' was deleted"
+                self._gone(Stopped(deleted, hint="begin a new stream, of another interview"))
                 return Outdated()
             except StoreUnavailable as error:
                 self._failed += 1
@@ -185,17 +191,26 @@ class Keeper:
             else:
                 if self._away:
                     self._away = self._warned = False
-                    log.info("store.back", interview=self._key.interview, stream=self._key.stream, failures=failures)
+                    self._store_away.passed()
                     self._troubled(False)
                 return receipt
             finally:
                 alarm.cancel()
 
+    async def _require_stream(self) -> None:
+        """Who deletes an interview takes its streams from their owners first, which looks like a newer epoch.
+
+        Raises:
+            NotFound: that is what happened.
+        """
+        if all(one.id != self._key.stream for one in await self._store.streams(self._key.interview)):
+            raise NotFound("no such stream in this interview")
+
     def _lose(self, error: StoreUnavailable | None = None) -> None:
         """The store is away: what waits, and what comes, goes into the spool meanwhile."""
         if not self._away:
             self._away = True
-            log.warning("store.away", error=error, interview=self._key.interview, stream=self._key.stream)
+            self._store_away.came(error or "no answer")
             self._troubled(True)
         self._put_by()
 

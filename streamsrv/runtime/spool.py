@@ -66,6 +66,8 @@ class Spool:
         """Whether finals may be spooled: not before ``start``, nor when ``max_mb`` is 0 or the folder is unusable."""
         self.failing = False
         """Whether the disk did not do what it should, the last time; known to the threads."""
+        self.store_away = Ongoing(log, "store.away", over="store.back")
+        """What all sessions of the node find: one trouble, told once."""
         self._disk = Ongoing(log, "spool.failed", over="spool.writes_again", level="error")
         self._fault = Ongoing(log, "spool.fault", over="spool.fault_over", level="error")
         self._folder = folder

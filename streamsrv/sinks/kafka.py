@@ -28,9 +28,10 @@ CLOSE_S = 0.3
 REQUEST_TIMES = 3
 """The producer's own patience with a broker, in deadlines of ours: an answer that comes late is still an answer."""
 PROTOCOLS = {"plain": "PLAINTEXT", "tls": "SSL", "sasl": "SASL_PLAINTEXT", "sasl_tls": "SASL_SSL"}
-REFUSALS = frozenset({10, 32, 44})
-"""Codes about the record itself: too large, bad timestamp, against a policy.  aiokafka cannot tell 87 (invalid record)
-from codes it does not know, and what nobody knows is tried again."""
+REFUSALS = frozenset({10, 44})
+"""Codes about the record itself: too large, against a policy.  A bad timestamp (32) is about this machine's clock, and
+the record is taken when that is right again.  aiokafka cannot tell 87 (invalid record) from codes it does not know, and
+what nobody knows is tried again."""
 _JSON = ("content-type", b"application/json")
 
 log = telemetry.logger("kafka")

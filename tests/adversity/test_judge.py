@@ -8,113 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.adversity.ledgers import HEARD, ROWS, change, good, handed, shown
 from tests.adversity.runs.judge import distance, judge
 from tests.adversity.runs.ledger import (
     Acked,
     Died,
-    Greeted,
-    Handed,
-    Knocked,
     Ledger,
-    Refused,
     Row,
-    Sending,
-    Shown,
-    Snapshot,
-    Speaking,
-    Watching,
     read,
 )
-from tests.adversity.runs.plan import File, Plan, Voice
-from tests.adversity.runs.speech import Speech, Utterance
-
-WORDS = (("one", "two"), ("three",), ("four", "five"))
-SPEECH = Speech(lead_s=1.0, channels=(tuple(Utterance(words=words, pause_s=1.0) for words in WORDS),))
-ROWS = [
-    Row(
-        interview="talk",
-        stream="st-1",
-        epoch=1,
-        channel=0,
-        segment=number,
-        text=" ".join(words),
-        start=start,
-        stop=stop,
-    )
-    for number, (words, start, stop) in enumerate(
-        zip(WORDS, (12_000, 44_000, 68_000), (38_000, 62_000, 92_000), strict=True)
-    )
-]
-FILE = File(
-    at_s=1.0,
-    interview="talk",
-    kind="WAV",
-    speech=Speech(lead_s=1.0, channels=((Utterance(words=("gold", "red"), pause_s=1.0),),)),
-)
-HEARD = Row(interview="talk", stream="st-2", epoch=1, channel=0, segment=0, text="gold red", start=12_000, stop=38_000)
-
-
-def plan(spoken: str = "tones") -> Plan:
-    voice = Voice(interview="talk", speech=SPEECH, pace=1.0, step_ms=100)
-    return msgspec.convert(
-        {"seed": 0, "shape": "alone", "spoken": spoken, "voices": [msgspec.to_builtins(voice)], "faults": []}, Plan
-    )
-
-
-def shown(row: Row, at: float, **more: object) -> Shown:
-    fields = {"connection": "s-1", "again": False, "durable": "store", **more}
-    return msgspec.convert(
-        {"at": at, "stream": row.stream, "channel": 0, "segment": row.segment, "text": row.text, **fields}, Shown
-    )
-
-
-def handed(row: Row) -> Handed:
-    return Handed(
-        sink="kafka",
-        key=f"{row.stream}:{row.epoch}:{row.segment}",
-        kind="final",
-        interview="talk",
-        stream=row.stream,
-        epoch=row.epoch,
-        segment=row.segment,
-        text=row.text,
-    )
-
-
-def good() -> Ledger:
-    """A run in which everything went well, with one killed process in its middle."""
-    speaking = Speaking(
-        greeted=[Greeted(at=0.1, connection="s-1", stream="st-1", epoch=1, resume_at=0)],
-        acked=[Acked(at=3.0, stream="st-1", position=40_320, given=48_000)],
-        shown=[shown(row, at) for row, at in zip(ROWS, (2.5, 4.5, 6.0), strict=True)],
-        ended="closed",
-        closed_finals=3,
-    )
-    end = Handed(sink="kafka", key="talk:1", kind="transcript.completed", interview="talk")
-    return Ledger(
-        plan=msgspec.structs.replace(plan(), files=(FILE,)),
-        speaking=[speaking],
-        snapshots=[Snapshot(at=3.5, why="node 0 killed", rows=ROWS[:1], restarts={"st-1": [40_320]})],
-        rows=[*ROWS, HEARD],
-        watching=[watching([*ROWS, HEARD], 9), watching([HEARD, *ROWS], 8)],
-        sending=[Sending(attempts=1, job="job-1", stream="st-2", ended="done", streams=["st-2"])],
-        refused=[Refused(why="garble", code=3, said="/data/streamsrv.db is damaged", untouched=True)],
-        knocked=[Knocked(at=1.0, status=403)],
-        sinks=["kafka"],
-        handed=[*map(handed, [*ROWS, HEARD]), end],
-        died=[Died(at=3.4, name="node 0", code=-9, wanted=True), Died(at=9.0, name="node 0", code=0, wanted=True)],
-    )
-
-
-def watching(rows: list[Row], number: int) -> Watching:
-    return Watching(
-        interview="talk",
-        shown=[shown(row, at, connection=f"s-{number}") for row, at in zip(rows, (2.5, 4.5, 6.0, 7.0), strict=False)],
-    )
-
-
-def change(item: msgspec.Struct, **fields: object) -> msgspec.Struct:
-    return msgspec.structs.replace(item, **fields)
 
 
 def test_a_good_run_is_left_alone() -> None:
@@ -140,9 +42,26 @@ def test_a_file_that_got_no_answer_may_have_been_taken_or_not() -> None:
     again = msgspec.structs.replace(HEARD, stream="st-3")
     ledger.sending[0].streams.append("st-3")
     ledger.rows.append(again)
+    ledger.order["talk"].insert(0, again.key)
     ledger.handed.insert(0, handed(again))
     for one in ledger.watching:
         one.shown.append(shown(again, 8.0))
+    assert judge(ledger) == []
+
+
+def test_what_a_sink_is_given_again_or_a_later_epoch_replaced_may_come_at_any_time() -> None:
+    ledger = good()
+    replaced = msgspec.structs.replace(handed(ROWS[1]), epoch=0, key="st-1:0:1", text="thirty")
+    ledger.handed[1:1] = [replaced]
+    ledger.handed += [ledger.handed[0], msgspec.structs.replace(ledger.handed[-1])]
+    assert judge(ledger) == []
+
+
+def test_an_interview_may_open_and_be_completed_again() -> None:
+    ledger = good()
+    early = msgspec.structs.replace(ledger.handed[-1], key="talk:0", revision=0)
+    ledger.handed.insert(2, early)
+    ledger.handed.append(early)
     assert judge(ledger) == []
 
 
@@ -216,6 +135,20 @@ def _end_not_handed(ledger: Ledger) -> None:
 
 def _out_of_order(ledger: Ledger) -> None:
     ledger.handed[0], ledger.handed[1] = ledger.handed[1], ledger.handed[0]
+
+
+def _across_streams(ledger: Ledger) -> None:
+    ledger.handed[2], ledger.handed[3] = ledger.handed[3], ledger.handed[2]
+
+
+def _ends_turned(ledger: Ledger) -> None:
+    ledger.handed.append(msgspec.structs.replace(ledger.handed[-1], key="talk:0", revision=0))
+
+
+def _final_behind_an_end_that_comes_again(ledger: Ledger) -> None:
+    end = ledger.handed.pop()
+    ledger.handed[3:3] = [end]
+    ledger.handed.append(end)
 
 
 def _final_after_end(ledger: Ledger) -> None:
@@ -328,6 +261,9 @@ def _complaint(ledger: Ledger) -> None:
         (_too_much_handed, "I3: segment ('st-1', 0, 9) is in kafka and not in the store"),
         (_end_not_handed, "I3: the end of talk is not in kafka"),
         (_out_of_order, "I4: st-1:1:0 came after segment 1 of its channel into kafka"),
+        (_across_streams, "I4: st-1:1:2 came after st-2:1:0, which was stored later, into kafka"),
+        (_ends_turned, "I4: revision 0 of talk came after 1 into kafka"),
+        (_final_behind_an_end_that_comes_again, "I4: a final of talk came after its end into kafka"),
         (_final_after_end, "I4: a final of talk came after its end into kafka"),
         (_overlap, "I5: segments 0 and 1 of st-1 share samples"),
         (_word_uncovered, "I5: speaker 0: the word at 5.00 s of channel 0 is in no stored final"),

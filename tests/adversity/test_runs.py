@@ -93,6 +93,21 @@ async def test_rivals_full_disks_and_somebody_who_was_away(models: Path, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("jump", ["ahead", "behind"])
+async def test_a_clock_that_stays_wrong_holds_nothing_up(models: Path, tmp_path: Path, jump: str) -> None:
+    """Row 65.  What reckoned by the wall clock would wait for an hour, or would have waited for one: hearing, storing,
+    and what could not be handed on at first."""
+    faults = (
+        Fault(at_s=0.8, what="away", whom="webhook", lasts_s=1.0),
+        Fault(at_s=1.2, what=jump, whom="node 0"),
+        Fault(at_s=1.6, what="cut", whom="line 0"),
+    )
+    plan = msgspec.structs.replace(undisturbed(make(32, "alone")), faults=faults)
+    ledger = await judged(plan, models, tmp_path)
+    assert len(ledger.speaking[0].greeted) > 1, "the speaker came back"
+
+
+@pytest.mark.slow
 async def test_a_run_that_loses_something_is_found_out(models: Path, tmp_path: Path) -> None:
     """The whole way, with a real loss: the data is taken away while the node is down."""
     plan = undisturbed(make(32, "alone"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,27 @@ BUILT = {".git", ".venv", "build", "dist", "data", ".mypy_cache", ".ruff_cache",
 FOREIGN = re.compile(
     r"/(?:home|root|Users)/\w|/work/\w|--(?:extra-)?index-url|--find-links|(?:pypi|index)\.[\w.]+/simple"
 )
+
+TIMES_OF_DAY = {
+    *(("time", name) for name in ("time", "time_ns", "localtime", "gmtime")),
+    *((kind, name) for kind in ("datetime", "datetime.datetime") for name in ("now", "utcnow", "today")),
+    *((kind, "today") for kind in ("date", "datetime.date")),
+}
+WALL_CLOCKS = {
+    "cli/stream.py": ["_new_interview now"],  # a name for an interview
+    "runtime/alone.py": ["_job time_ns"],  # when a file came
+    "runtime/outbox.py": ["__init__ time_ns"],  # how far sinks are behind; where the numbers of leases begin
+    "runtime/spool.py": ["__init__ time_ns"],  # when finals were spooled
+    "runtime/streams.py": ["utc_ms time_ns"],  # when streams began and ended; anchors; what is old enough to go
+    "sinks/webhook/__init__.py": ["__init__ time"],  # signatures
+    "stores/mongo/nodes.py": ["beat time_ns", "give_up time_ns"],  # for people to read
+    "stores/mongo/store.py": ["_now_ms time_ns"],  # when something was stored; leases of long ago
+    "stores/sqlite/lock.py": ["acquire now"],  # for people to read
+    "stores/sqlite/store.py": ["_now_ms time_ns"],  # when something was stored
+    "telemetry.py": ["__init__ time"],  # lines of the log
+}
+"""Whoever may read the time of day, and what for.  It jumps (row 65): what waits, expires or has an order goes by the
+monotonic clock, by positions or by numbers of the store."""
 
 
 @cache
@@ -53,6 +75,24 @@ def written() -> list[Path]:
 
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def wall_clocks(path: Path) -> Counter[str]:
+    """Who reads the time of day, and by what: ``function time_ns``, the innermost function's name."""
+    found: Counter[str] = Counter()
+
+    def look(node: ast.AST, where: str) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            where = node.name
+        if isinstance(node, ast.Attribute) and (ast.unparse(node.value), node.attr) in TIMES_OF_DAY:
+            found[f"{where} {node.attr}"] += 1
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            found.update(f"import {alias.name}" for alias in node.names if alias.name in ("time", "time_ns"))
+        for child in ast.iter_child_nodes(node):
+            look(child, where)
+
+    look(tree_of(path), "module")
+    return found
 
 
 def imports(path: Path) -> set[str]:
@@ -97,6 +137,16 @@ def test_control_flow_does_not_hang_on_assert(path: Path) -> None:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Assert):
             assert re.fullmatch(r"[\w.]+ is not None", ast.unparse(node.test)), f"{path.name}:{node.lineno}"
+
+
+def test_few_read_the_time_of_day() -> None:
+    """And nothing waits or expires by it: see ``WALL_CLOCKS``, and tests/adversity/test_clock.py."""
+    found = {
+        path.relative_to(ROOT / "streamsrv").as_posix(): sorted(readings.elements())
+        for path in PYTHON
+        if (readings := wall_clocks(path))
+    }
+    assert found == WALL_CLOCKS
 
 
 def test_the_session_imports_only_commands_events_facts_errors() -> None:

@@ -19,7 +19,10 @@ async def test_what_the_store_no_longer_knows_lets_its_session_go() -> None:
     await stage.services.store.delete_interview("i")
     await stage.send(SENTENCE)
     assert (stage.driver.machine.state, stage.left) == (State.GONE, 1)
-    assert stage.peer.closed is not None
+    assert stage.peer.closed == (1008, "stopped")
+    last = stage.peer.heard[-1]
+    assert isinstance(last, events.Failed)
+    assert (last.code, last.message) == ("stopped", "interview 'i' was deleted")
 
 
 async def test_an_ordered_end_comes_after_the_last_final() -> None:

@@ -72,6 +72,7 @@ async def keeper_of(store: SqliteStore, tmp_path: Path) -> tuple[Keeper, Receipt
         stored=receipts.put,
         troubled=lambda away: None,
         warn=lambda code, message: None,
+        gone=lambda deleted: None,
         stats=StreamStats,
     )
     return keeper, receipts

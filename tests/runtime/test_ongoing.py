@@ -13,9 +13,11 @@ import pytest
 
 from streamsrv import telemetry
 from streamsrv.errors import StoreUnavailable
+from streamsrv.facts import ChannelStart
 from streamsrv.runtime import job_work, keeper
 from streamsrv.runtime.ongoing import AGAIN_S, Ongoing
 from streamsrv.runtime.spool import Spool
+from streamsrv.stores.base import StreamKey
 from streamsrv.stores.sqlite import SqliteStore
 from tests.runtime.stage import Stage
 from tests.runtime.test_spool import number, until
@@ -117,6 +119,28 @@ async def test_a_job_that_waits_for_the_store_says_so_once(
     ]
     assert lines[0]["error"] == "store_unavailable"
     assert lines[1]["times"] == 49
+
+
+async def test_a_store_that_is_away_is_told_once_for_all_sessions(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "PAUSES_S", (0.002,))
+    stage = await Stage().begin()
+    first = stage.driver
+    await stage.services.store.begin_stream(
+        interview="i", stream="other", token_hash=b"hash", options=stage.options, engine="counting", now_ms=0
+    )
+    stage.drive(StreamKey(interview="i", stream="other", epoch=1), (ChannelStart(),))
+    store = stage.services.store
+    store.away = True
+    for driver in (first, stage.driver):
+        await driver.audio(silence(0.3) + TALK)
+    await until(lambda: len(told(log, "session.degraded")) == 2)
+    store.away = False
+    await until(lambda: len(told(log, "session.degraded")) == 4)
+    lines = told(log, "store.away", "store.back")
+    assert [(line["event"], line["times"]) for line in lines] == [("store.away", 1), ("store.back", 1)]
+    assert lines[0]["error"].startswith("StoreUnavailable")
 
 
 def _full(fd: int) -> None:

@@ -220,6 +220,7 @@ async def test_a_receipt_that_brings_a_job_doubles_nothing(stage: Stage, tmp_pat
         stored=stored,
         troubled=lambda away: None,
         warn=lambda code, message: None,
+        gone=lambda deleted: None,
         stats=StreamStats,
     )
     for segment in range(3):

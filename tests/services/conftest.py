@@ -1,7 +1,8 @@
 """The services as fixtures: one of each for all tests, at an address of your own choice when the environment names one.
 
 ``MONGO_URL``, ``REDIS_URL`` and ``KAFKA_BOOTSTRAP`` put another server in place of the one started here; the tests use
-databases, keys and topics of their own on it.  Tests that stop, pause or kill a server start their own.
+databases, keys and topics of their own on it.  Tests that stop, pause or kill a server start their own; where that is
+MongoDB, and another is named, they cut that one off instead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
+from tests.services.servers import KafkaServer, Mongo, MongoServer, RedisServer, Server, mongo_server
 
 
 def _url(variable: str, kind: Callable[[Path], Server], factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -39,10 +40,11 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_mongo(tmp_path: Path) -> Iterator[MongoServer]:
+def own_mongo(tmp_path: Path) -> Iterator[Mongo]:
     """A server that the test may kill."""
-    with MongoServer(tmp_path / "mongo") as server:
+    with mongo_server(tmp_path / "mongo") as server:
         yield server.start()
+        server.forget(server.database)
 
 
 @pytest.fixture

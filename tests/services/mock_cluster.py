@@ -15,7 +15,8 @@ from confluent_kafka import cimpl
 
 PRODUCE = 0
 """Kafka's number of the request that brings records."""
-NOT_LEADER, TIMED_OUT, TOO_LARGE, TOPIC_FORBIDDEN, AGAINST_POLICY, INVALID_RECORD = 6, 7, 10, 29, 44, 87
+NOT_LEADER, TIMED_OUT, TOO_LARGE, TOPIC_FORBIDDEN, BAD_TIMESTAMP, AGAINST_POLICY = 6, 7, 10, 29, 32, 44
+INVALID_RECORD = 87
 
 
 def _library() -> ctypes.CDLL:

@@ -8,14 +8,18 @@ is the same server to its clients.  The methods block for as long as they wait; 
 from __future__ import annotations
 
 import atexit
+import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 READY_WITHIN_S = 60.0
 """How long a server may take to start on a busy machine."""
@@ -183,7 +187,18 @@ class RedisServer(Server):
             return False
 
 
-class MongoServer(Server):
+class Mongo(Server):
+    """A MongoDB that a test may stop, pause and kill, with a database of the test's own."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        super().__init__(folder, port)
+        self.database = f"streamsrv_test_{secrets.token_hex(6)}"
+
+    def forget(self, database: str) -> None:
+        """Drop a database, where it would outlive the server."""
+
+
+class MongoServer(Mongo):
     """A server that speaks MongoDB's protocol (java/MongoStandIn.java); what it acknowledged survives SIGKILL.
 
     No sessions, no transactions, no change streams.
@@ -195,6 +210,45 @@ class MongoServer(Server):
 
     def command(self) -> list[str]:
         return java("MongoStandIn", HOST, str(self.port), str(self.folder / "data.mv"), heap_mb=256)
+
+
+class MongoLine(Mongo):
+    """The server that ``MONGO_URL`` names, behind a line that is stopped, paused and killed in its place.
+
+    Clients see the same: refused, unanswered, broken off.  What is on its way when the line dies may be done.
+
+    Args:
+        named: one host, without TLS, whose certificate would name it.
+    """
+
+    def __init__(self, folder: Path, named: str, port: int = 0) -> None:
+        super().__init__(folder, port)
+        self._named = urlsplit(named)
+        assert self._named.scheme == "mongodb", f"MONGO_URL is no mongodb://: {self._named.scheme}"
+        assert "," not in self._named.netloc, "MONGO_URL names several hosts: the tests cut off one"
+
+    @property
+    def url(self) -> str:
+        user, at, _ = self._named.netloc.rpartition("@")
+        query = f"{self._named.query}&directConnection=true".lstrip("&")
+        near = self._named._replace(netloc=f"{user}{at}{HOST}:{self.port}", path=self._named.path or "/", query=query)
+        return near.geturl()
+
+    def command(self) -> list[str]:
+        target = (self._named.hostname or HOST, str(self._named.port or 27_017))
+        return [sys.executable, "-m", "tests.services.line_process", str(self.port), *target]
+
+    def forget(self, database: str) -> None:
+        from pymongo import MongoClient
+
+        with MongoClient[dict[str, object]](self._named.geturl()) as client:
+            client.drop_database(database)
+
+
+def mongo_server(folder: Path, port: int = 0) -> Mongo:
+    """A server to do harm to: the one ``MONGO_URL`` names, behind a line, or else one of its own."""
+    named = os.environ.get("MONGO_URL")
+    return MongoLine(folder, named, port) if named else MongoServer(folder, port)
 
 
 class KafkaServer(Server):

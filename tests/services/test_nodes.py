@@ -11,9 +11,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from pymongo import AsyncMongoClient
 
 from streamsrv.client import Final, Transcription
-from tests.services.servers import MongoServer, RedisServer, free_port
+from tests.services.servers import RedisServer, free_port
 from tests.support.speech import silence, voice
 from tests.support.watching import WITHIN_S, End, Name, finals_of, name_of
 
@@ -26,9 +27,9 @@ STEP = 3_200
 class Node:
     """One server process."""
 
-    def __init__(self, folder: Path, mongo: MongoServer, redis: RedisServer, database: str) -> None:
+    def __init__(self, folder: Path, mongo: str, redis: RedisServer, database: str) -> None:
         self.port = free_port()
-        self._said = (str(self.port), str(folder), mongo.url, database, redis.url)
+        self._said = (str(self.port), str(folder), mongo, database, redis.url)
         self._log = folder.parent / f"{folder.name}.log"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -57,14 +58,16 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(folder: Path, mongo: MongoServer, redis: RedisServer) -> AsyncIterator[tuple[Node, Node]]:
-    database = f"nodes-{secrets.token_hex(4)}"
+async def nodes(folder: Path, mongo: str, redis: RedisServer) -> AsyncIterator[tuple[Node, Node]]:
+    database = f"streamsrv_test_{secrets.token_hex(6)}"
     one, two = (Node(folder / name, mongo, redis, database) for name in ("one", "two"))
     try:
         await asyncio.gather(one.start(), two.start())
         yield one, two
     finally:
         await asyncio.gather(one.kill(), two.kill())
+        async with AsyncMongoClient[dict[str, object]](mongo) as client:
+            await client.drop_database(database)
 
 
 @asynccontextmanager
@@ -105,9 +108,9 @@ async def read_all(watch: End) -> list[Name]:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("harm", ["nothing", "node killed", "redis flushed", "redis killed", "redis paused"])
 async def test_a_viewer_on_another_process_sees_every_final_once(
-    tmp_path: Path, own_mongo: MongoServer, own_redis: RedisServer, harm: str
+    tmp_path: Path, mongo_url: str, own_redis: RedisServer, harm: str
 ) -> None:
-    async with nodes(tmp_path, own_mongo, own_redis) as (one, two), watching(two) as watch:
+    async with nodes(tmp_path, mongo_url, own_redis) as (one, two), watching(two) as watch:
 
         async def happens() -> None:
             match harm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -37,7 +38,13 @@ async def test_redis_keeps_what_it_acknowledged(own_redis: RedisServer) -> None:
         assert await redis.xlen("stream") == 100
 
 
-async def test_mongo_keeps_what_it_acknowledged(own_mongo: MongoServer) -> None:
+async def test_mongo_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+    """The stand-in itself, whatever ``MONGO_URL`` names: the other tests kill it and count on that."""
+    with MongoServer(tmp_path / "mongo") as server:
+        await _mongo_keeps(server.start())
+
+
+async def _mongo_keeps(own_mongo: MongoServer) -> None:
     client: Client = AsyncMongoClient(own_mongo.url, socketTimeoutMS=500, retryWrites=False)
     async with client:
         numbers = client["test"]["numbers"]

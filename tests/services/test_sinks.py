@@ -19,6 +19,7 @@ from streamsrv.sinks.redis_streams import RedisStreamsSink
 from streamsrv.sinks.settings import KafkaSettings, RedisStreamsSettings
 from tests.services.mock_cluster import (
     AGAINST_POLICY,
+    BAD_TIMESTAMP,
     INVALID_RECORD,
     NOT_LEADER,
     TIMED_OUT,
@@ -208,6 +209,7 @@ async def test_passing_errors_are_the_producers_own_business(
         (TOO_LARGE, "refused"),
         (AGAINST_POLICY, "refused"),
         (TOPIC_FORBIDDEN, "unavailable"),
+        (BAD_TIMESTAMP, "unavailable"),  # this machine's clock is wrong: nothing may be parked for that
         (INVALID_RECORD, "unknown"),
     ],
 )

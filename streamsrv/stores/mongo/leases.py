@@ -34,6 +34,7 @@ async def release(rooms: Rooms, sink: str, interview: str, *, node: str) -> None
     await rooms.leases.delete_one({"_id": _id(sink, interview), "node": node})
 
 
-async def tidy(rooms: Rooms, *, before_ms: int) -> None:
-    """Forget those of long ago: their node is gone, and nobody wanted them since."""
-    await rooms.leases.delete_many({"until": {"$lt": date(before_ms)}})
+async def tidy(rooms: Rooms, *, node: str, before_ms: int) -> None:
+    """Forget those of long ago, whose node is gone, and nobody wanted them since; and those of this node, which starts:
+    its life before did not give them back."""
+    await rooms.leases.delete_many({"$or": [{"node": node}, {"until": {"$lt": date(before_ms)}}]})

@@ -106,7 +106,7 @@ class MongoStore:
                     await self._nodes.beat()
                 await self._nodes.look()
                 if self._server:
-                    await leases.tidy(self._rooms, before_ms=_now_ms() - FORGET_LEASES_MS)
+                    await leases.tidy(self._rooms, node=self._node, before_ms=_now_ms() - FORGET_LEASES_MS)
         except BaseException:
             await self._client.close()
             raise

@@ -22,6 +22,6 @@ def handed_from(sink: str, body: bytes) -> Handed:
                 text=event.text,
             )
         case TranscriptCompleted():
-            return Handed(**given, kind="transcript.completed", text=str(event.revision))
+            return Handed(**given, kind="transcript.completed", revision=event.revision)
         case _:
             return Handed(**given, kind="transcript.deleted")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from streamsrv.cli.complaints import SETUP
 from tests.adversity.runs.comers import judge_comers
-from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Speaking, Watching
+from tests.adversity.runs.ledger import Handed, Ledger, Row, Shown, Snapshot, Speaking, Watching
 from tests.adversity.runs.speech import Placed
 
 SLACK = 1_600
@@ -131,26 +131,60 @@ def _handed_on(ledger: Ledger) -> Iterator[str]:
 
 
 def _handed_in_order(ledger: Ledger) -> Iterator[str]:
-    """I4: within a sink, first copies of a stream's finals come in order, and the interview's end after them all."""
+    """I4: within a sink first copies of an interview's events come in order; what comes again may come at any time."""
     for sink in ledger.sinks:
-        newest: dict[tuple[str, int], int] = {}
-        last_final: dict[str, int] = {}
-        last_end: dict[str, int] = {}
-        seen: set[str] = set()
-        for place, event in enumerate(event for event in ledger.handed if event.sink == sink):
-            if event.kind == "transcript.completed":
-                last_end[event.interview] = place
-            if event.kind != "final" or event.key in seen:
-                continue
-            seen.add(event.key)
-            last_final[event.interview] = place
+        first: dict[str, Handed] = {}
+        for event in ledger.handed:
+            if event.sink == sink:
+                first.setdefault(event.key, event)
+        events = list(first.values())
+        yield from _channels_in_order(events)
+        yield from _as_stored(ledger, events)
+        yield from _ends_in_order(events)
+
+
+def _channels_in_order(events: Sequence[Handed]) -> Iterator[str]:
+    """Those of one channel by segment, also such as a later epoch replaced."""
+    newest: dict[tuple[str, int], int] = {}
+    for event in events:
+        if event.kind == "final":
             track = (event.stream, event.channel)
             if event.segment < newest.get(track, -1):
-                yield f"I4: {event.key} came after segment {newest[track]} of its channel into {sink}"
+                yield f"I4: {event.key} came after segment {newest[track]} of its channel into {event.sink}"
             newest[track] = max(event.segment, newest.get(track, -1))
-        for interview, place in last_final.items():
-            if last_end.get(interview, place) < place:
-                yield f"I4: a final of {interview} came after its end into {sink}"
+
+
+def _as_stored(ledger: Ledger, events: Sequence[Handed]) -> Iterator[str]:
+    """Those of one interview, over all its streams and channels, as they were stored."""
+    epochs = {row.key: row.epoch for row in ledger.rows}
+    places = {key: place for keys in ledger.order.values() for place, key in enumerate(keys)}
+    newest: dict[str, Handed] = {}
+    for event in events:
+        if event.kind != "final" or epochs.get(event.final) != event.epoch or event.final not in places:
+            continue  # a later epoch took its place in the store, or I3 complains
+        before = newest.get(event.interview)
+        if before is not None and places[event.final] < places[before.final]:
+            yield f"I4: {event.key} came after {before.key}, which was stored later, into {event.sink}"
+        else:
+            newest[event.interview] = event
+
+
+def _ends_in_order(events: Sequence[Handed]) -> Iterator[str]:
+    """The ends of an interview by revision, and the last one after all its finals."""
+    ends: dict[str, Handed] = {}
+    after: dict[str, int] = {}
+    for event in events:
+        if event.kind == "transcript.completed":
+            before = ends.get(event.interview)
+            if before is not None and event.revision < before.revision:
+                late = f"revision {event.revision} of {event.interview}"
+                yield f"I4: {late} came after {before.revision} into {event.sink}"
+            ends[event.interview], after[event.interview] = event, 0
+        elif event.kind == "final":
+            after[event.interview] = after.get(event.interview, 0) + 1
+    for interview, end in ends.items():
+        if after[interview]:
+            yield f"I4: a final of {interview} came after its end into {end.sink}"
 
 
 def _covered(ledger: Ledger) -> Iterator[str]:
@@ -169,22 +203,51 @@ def _covered(ledger: Ledger) -> Iterator[str]:
 
 
 def _kept_through_failures(ledger: Ledger) -> Iterator[str]:
-    """I6: right after a process died, all that had been acknowledged or shown as stored could be read by others."""
+    """I6: right after a process died, all that had been acknowledged or shown could be read by others."""
     for snapshot in ledger.snapshots:
-        kept = {row.key for row in snapshot.rows}
-        for number, one in enumerate(ledger.speaking):
-            for final in one.shown:
-                if final.at <= snapshot.at and final.durable == "store" and final.key not in kept:
-                    yield f"I6: {snapshot.why}, and {_name(final)}, shown before, cannot be read"
-            for stream, acked in _newest_acks(one, snapshot.at).items():
-                restarts = snapshot.restarts.get(stream)
-                if restarts is None or min(restarts) < acked:
-                    yield f"I6: {snapshot.why}, and {stream} was acknowledged to {acked} but knows {restarts}"
-                if stream != one.stream:
-                    continue
-                for word in ledger.plan.voices[number].speech.placed():
-                    if word.stop <= acked and not _holds(snapshot.rows, stream, word):
-                        yield f"I6: {snapshot.why}, and {_place(word)} of speaker {number}, acknowledged, is not stored"
+        yield from _spooled_through(ledger, snapshot)
+        if snapshot.readable:
+            yield from _stored_through(ledger, snapshot)
+
+
+def _stored_through(ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
+    """What was acknowledged, or shown as stored, is in the store."""
+    kept = {row.key for row in snapshot.rows}
+    for number, one in enumerate(ledger.speaking):
+        for final in one.shown:
+            if final.at <= snapshot.at and final.durable == "store" and final.key not in kept:
+                yield f"I6: {snapshot.why}, and {_name(final)}, shown before, cannot be read"
+        for stream, acked in _newest_acks(one, snapshot.at).items():
+            restarts = snapshot.restarts.get(stream)
+            if restarts is None or min(restarts) < acked:
+                yield f"I6: {snapshot.why}, and {stream} was acknowledged to {acked} but knows {restarts}"
+            if stream != one.stream:
+                continue
+            for word in ledger.plan.voices[number].speech.placed():
+                if word.stop <= acked and not _holds(snapshot.rows, stream, word):
+                    yield f"I6: {snapshot.why}, and {_place(word)} of speaker {number}, acknowledged, is not stored"
+
+
+def _spooled_through(ledger: Ledger, snapshot: Snapshot) -> Iterator[str]:
+    """What was shown from a spool is in one, or in the store since, unless a later epoch has the stream.
+
+    When the store was away then, the rows that it has of the same epoch in the end were there: who wrote that epoch is
+    the process that died, or a spool that was read.
+    """
+    rows = snapshot.rows if snapshot.readable else ledger.rows
+    kept = {(one.key, one.epoch, one.text) for many in (snapshot.spooled, rows) for one in many}
+    for one in ledger.speaking:
+        epochs = {greeted.connection: greeted.epoch for greeted in one.greeted}
+        owners = dict(snapshot.epochs)
+        for greeted in one.greeted:
+            if greeted.at <= snapshot.at:
+                owners[greeted.stream] = max(greeted.epoch, owners.get(greeted.stream, 0))
+        for final in one.shown:
+            if final.at > snapshot.at or final.durable != "spool" or final.connection not in epochs:
+                continue
+            epoch = epochs[final.connection]
+            if epoch == owners[final.stream] and (final.key, epoch, final.text) not in kept:
+                yield f"I6: {snapshot.why}, and {_name(final)}, shown from a spool, is neither there nor in the store"
 
 
 def _not_restarted(ledger: Ledger) -> Iterator[str]:
@@ -288,10 +351,8 @@ def _deduped(events: Sequence[Handed]) -> dict[tuple[str, int, int], Handed]:
     """What a consumer has after it dropped repetitions: the higher epoch wins."""
     best: dict[tuple[str, int, int], Handed] = {}
     for event in events:
-        if event.kind == "final":
-            key = (event.stream, event.channel, event.segment)
-            if key not in best or event.epoch > best[key].epoch:
-                best[key] = event
+        if event.kind == "final" and (event.final not in best or event.epoch > best[event.final].epoch):
+            best[event.final] = event
     return best
 
 

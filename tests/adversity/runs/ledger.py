@@ -117,14 +117,34 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """Whether every byte of the data is as it was."""
 
 
+class Spooled(msgspec.Struct, frozen=True, kw_only=True):
+    """A final in a node's spool."""
+
+    stream: str
+    epoch: int
+    channel: int
+    segment: int
+    text: str
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return self.stream, self.channel, self.segment
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The store, read by somebody else right after a process died."""
+    """The store and the spools, read by somebody else right after a process died."""
 
     at: float
     why: str
-    rows: list[Row]
-    restarts: dict[str, list[int]]
+    spooled: list[Spooled] = []
+    """Of all nodes; read before the store, so that a final on its way there is seen in one of the two."""
+    readable: bool = True
+    """Whether the store could be read; else nothing that follows is known."""
+    rows: list[Row] = []
+    restarts: dict[str, list[int]] = {}
     """Acknowledged restart points of each stream, per channel."""
+    epochs: dict[str, int] = {}
+    """The epoch that owns each stream."""
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +160,13 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     channel: int = 0
     segment: int = 0
     text: str = ""
+    revision: int = 0
+    """Of a completion."""
+
+    @property
+    def final(self) -> tuple[str, int, int]:
+        """What readers know the final by that it hands on."""
+        return self.stream, self.channel, self.segment
 
 
 class Knocked(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,6 +231,8 @@ class Ledger(msgspec.Struct, kw_only=True):
     snapshots: list[Snapshot] = []
     rows: list[Row] = []
     """The store when all was over."""
+    order: dict[str, list[tuple[str, int, int]]] = {}
+    """What each interview's finals are known by, in the order in which they were stored."""
     sinks: list[str] = []
     knocked: list[Knocked] = []
     rivals: list[Rival] = []

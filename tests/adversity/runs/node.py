@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -23,9 +22,12 @@ from tests.adversity.runs.balancer import is_ready
 from tests.adversity.runs.ledger import Died
 from tests.adversity.runs.lines import HOST
 from tests.adversity.runs.nursery import Child
+from tests.adversity.runs.processes import Kin, catches
 
 READY_WITHIN_S = 30.0
 ENDS_WITHIN_S = 20.0
+LEAVES_WITHIN_S = 5.0
+"""A decoder whose server died has gone by then: it has two seconds."""
 LOOKS_EVERY_S = 0.05
 DISK_MB = 80
 """Room of a node's disk: a run writes a hundredth of it, but uploads leave 64 MB of it free."""
@@ -99,8 +101,7 @@ class Node:
         self._process: Child | None = None
         self._watching: asyncio.Task[None] | None = None
         self._wanted = False
-        self.groups: list[int] = []
-        """Process groups of all its lives."""
+        self._kin = Kin()
 
     async def prepare(self) -> None:
         """Make its folders, on disks of their own where it wants them."""
@@ -126,7 +127,7 @@ class Node:
             _trim(self.log)
         self._process = process = await self._launch(self.log)
         self.lives += 1
-        self.groups.append(process.pid)
+        self._kin.begin(process.pid)
         self._watching = asyncio.create_task(self._watch(process))
         async with asyncio.timeout(READY_WITHIN_S):
             while not await is_ready(self.port):
@@ -153,7 +154,7 @@ class Node:
         """
         said = self._beside.with_suffix(".refused")
         process = await self._launch(said)
-        self.groups.append(process.pid)
+        self._kin.begin(process.pid)
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 code = await process.wait()
@@ -176,13 +177,13 @@ class Node:
 
     def tell_stacks(self) -> None:
         """Let it write where it is; a frozen one does when it is thawed, and one that just begins does not."""
-        if self._process is not None and self.alive and _catches(self._process.pid, served.TELL):
+        if self._process is not None and self.alive and catches(self._process.pid, served.TELL):
             self._send(served.TELL)
 
     def jump(self, seconds: int) -> None:
         """Let its wall clock go wrong by so much; 0: right again.  A next life begins with a right one."""
         self._beside.with_suffix(".offset").write_text(str(seconds), "ascii")
-        if self._process is not None and self.alive and _catches(self._process.pid, served.JUMP):
+        if self._process is not None and self.alive and catches(self._process.pid, served.JUMP):
             self._send(served.JUMP)
 
     def freeze(self) -> None:
@@ -195,6 +196,8 @@ class Node:
         if not self.alive or self._watching is None:
             return
         self._wanted = True
+        if self._process is not None:
+            self._kin.note(self._process.pid)
         self._send(number)
         async with asyncio.timeout(ENDS_WITHIN_S):
             await asyncio.shield(self._watching)
@@ -255,33 +258,13 @@ class Node:
             lines = (await answer.text()).splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
-    def orphans(self) -> list[int]:
-        """Processes of its earlier lives that still run."""
-        return [pid for pid in _pids() if _group(pid) in self.groups and (not self.alive or pid not in self._family())]
-
-    def _family(self) -> set[int]:
-        living = self.groups[-1]
-        return {pid for pid in _pids() if _group(pid) == living}
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def _group(pid: int) -> int:
-    with suppress(OSError):
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
-        return 0 if state[0] == "Z" else int(state[2])
-    return 0
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether a process would survive the signal."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text("utf-8").splitlines():
-            if line.startswith("SigCgt:"):
-                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-    return False
+    async def orphans(self) -> list[int]:
+        """Processes of its earlier lives that still run, after the time a decoder has to see that nobody is there."""
+        for _ in range(round(LEAVES_WITHIN_S / LOOKS_EVERY_S)):
+            if not (left := self._kin.left(self._process.pid if self._process is not None and self.alive else None)):
+                break
+            await asyncio.sleep(LOOKS_EVERY_S)
+        return left
 
 
 def _trim(log: Path) -> None:

@@ -1,5 +1,7 @@
 """MongoDB, two Redis servers, Kafka and a webhook, each behind a line: for one run at a time, run after run.
 
+``MONGO_URL`` puts another MongoDB in place of the one started here (``tests/services/servers.py``).
+
 Starting them costs more than a run, so a slot keeps them; each run has a database, a prefix, a topic, a stream and a
 path of its own.  What a run breaks is mended before the next one.  The clients' libraries are imported late: runs of
 one node need none of them.
@@ -8,11 +10,13 @@ one node need none of them.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from streamsrv.stores.base import OPEN_JOBS
+from tests.adversity.runs import leftovers
 from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.hook import CLOCKS_APART_S, Hook
@@ -20,7 +24,10 @@ from tests.adversity.runs.ledger import Handed
 from tests.adversity.runs.lines import HOST, Line, to_port
 from tests.adversity.runs.node import free_port
 from tests.adversity.runs.plan import Fault
-from tests.services.servers import KafkaServer, MongoServer, RedisServer, Server
+from tests.services.servers import KafkaServer, RedisServer, Server, mongo_server
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.database import AsyncDatabase
 
 READ_WITHIN_S = 20.0
 """Reading a sink takes no longer."""
@@ -50,8 +57,9 @@ class Services:
     def __init__(self, folder: Path) -> None:
         self.hook = Hook(tolerance_s=CLOCKS_APART_S)
         self._folder = folder
+        self._mongo = mongo_server(folder / "mongo", free_port())
         self._servers: dict[str, Server] = {
-            "mongo": MongoServer(folder / "mongo", free_port()),
+            "mongo": self._mongo,
             "redis": RedisServer(folder / "redis", free_port()),
             "redis_streams": RedisServer(folder / "redis-streams", free_port()),
         }
@@ -91,7 +99,7 @@ class Services:
         """What nodes are told of them; times are short, as outages are."""
         ports = {name: line.port for name, line in self._lines.items()}
         return {
-            "STREAMSRV_MONGO_URL": f"mongodb://{HOST}:{ports['mongo']}/",
+            "STREAMSRV_MONGO_URL": self.mongo_url.replace(f"{HOST}:{self._mongo.port}", f"{HOST}:{ports['mongo']}"),
             "STREAMSRV_MONGO_DATABASE": run,
             "STREAMSRV_MONGO_TIMEOUT_S": "1",
             "STREAMSRV_REDIS_URL": f"redis://{HOST}:{ports['redis']}/0",
@@ -116,7 +124,11 @@ class Services:
     @property
     def mongo_url(self) -> str:
         """Past the line, for who only looks."""
-        return self._servers["mongo"].url
+        return self._mongo.url
+
+    async def forget(self, run: str) -> None:
+        """Leave nothing of a run on a MongoDB that is not ours."""
+        await asyncio.to_thread(self._mongo.forget, run)
 
     # --- what goes wrong ----------------------------------------------------------------------------------------
 
@@ -149,15 +161,24 @@ class Services:
 
     # --- what is left over ----------------------------------------------------------------------------------------
 
-    async def open_jobs(self, run: str) -> list[str]:
-        """Names of the jobs of all nodes that did not come to an end; a store knows of its own node's alone."""
+    async def announced(self, run: str) -> list[str]:
+        """Batches of finals that are said to be under way."""
+        async with self._database(run) as database:
+            return await leftovers.announced(database)
+
+    async def left_over(self, run: str, *, nodes: int) -> list[str]:
+        """What lies in MongoDB and in the Redis of hints when the nodes have ended."""
+        from redis.asyncio import Redis
+
+        async with self._database(run) as database, Redis.from_url(self._servers["redis"].url) as redis:
+            return await leftovers.of_mongo(database, nodes) + await leftovers.of_redis(redis, run)
+
+    @asynccontextmanager
+    async def _database(self, run: str) -> AsyncIterator[AsyncDatabase[dict[str, Any]]]:
         from pymongo import AsyncMongoClient
 
-        client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(self.mongo_url)
-        try:
-            return [str(job["_id"]) async for job in client[run].jobs.find({"state": {"$in": list(OPEN_JOBS)}})]
-        finally:
-            await client.close()
+        async with AsyncMongoClient[dict[str, Any]](self.mongo_url) as client:
+            yield client[run]
 
     # --- what the sinks hold ------------------------------------------------------------------------------------
 

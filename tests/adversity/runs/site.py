@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamsrv.stores.handoff import SinkFigures, Store
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
+from tests.adversity.runs import leftovers
 from tests.adversity.runs.balancer import Balancer
 from tests.adversity.runs.handed import handed_from
 from tests.adversity.runs.harms import harm_line
@@ -148,14 +149,15 @@ class Alone:
         return None
 
     async def left_over(self) -> list[str]:
-        """When the nodes have ended: locks, jobs and events that should be gone."""
-        owner = SqliteStore(SqliteSettings(data_dir=str(self.nodes[0].data)))
-        await owner.open()  # refuses when a lock is left
-        try:
-            found = [f"job {job.id} is still open" for job in await owner.open_jobs()]
-            return found + _undelivered(await owner.figures()) + self._hook.complaints
-        finally:
-            await owner.close()
+        """When the nodes have ended: locks, leases, open work and events that should be gone."""
+        found = [one for node in self.nodes for one in leftovers.of_folder(node.data)]
+        found += await self._left_in_stores()
+        async with self.store() as store:
+            found += _undelivered(await store.figures())
+        return found + self._hook.complaints
+
+    async def _left_in_stores(self) -> list[str]:
+        return list(leftovers.of_sqlite(self.nodes[0].data))
 
 
 class Pair(Alone):
@@ -177,6 +179,7 @@ class Pair(Alone):
         self._run = _name_of(plan)
         self._plan = plan
         self._services = services
+        self._hook = services.hook
         settings = _settings(model) | services.settings(self._run)
         settings["STREAMSRV_SESSION_RESUME_WINDOW_S"] = str(LONG_RESUME_WINDOW_S)
         self.nodes = self._nodes(plan, folder, settings, clock, died)
@@ -195,6 +198,7 @@ class Pair(Alone):
             await self._reader.close()
         await self._balancer.close()
         await self._close_nodes()
+        await self._services.forget(self._run)
 
     @property
     def port(self) -> int:
@@ -233,11 +237,12 @@ class Pair(Alone):
             return None
         return await self._reader.consumed(wanted), self._reader.lives
 
-    async def left_over(self) -> list[str]:
-        async with self.store() as store:
-            found = _undelivered(await store.figures())
-        found += [f"job {job} is still open" for job in await self._services.open_jobs(self._run)]
-        return found + self._services.hook.complaints
+    async def _done(self, store: Store) -> bool:
+        """What a writer announced that died in the middle is taken away by those who read."""
+        return await super()._done(store) and not await self._services.announced(self._run)
+
+    async def _left_in_stores(self) -> list[str]:
+        return await self._services.left_over(self._run, nodes=len(self.nodes))
 
 
 def _name_of(plan: Plan) -> str:

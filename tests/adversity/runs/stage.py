@@ -8,8 +8,10 @@ from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from streamsrv.errors import StreamsrvError
-from streamsrv.stores.base import TranscriptStore
+from streamsrv.stores.base import PlacedFinal, TranscriptStore
 from tests.adversity.runs import served
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.knock import ask, knock
@@ -25,6 +27,7 @@ from tests.adversity.runs.services import Services
 from tests.adversity.runs.site import LONG_RESUME_WINDOW_S, Alone, Pair
 from tests.adversity.runs.speaker import Noting, speak
 from tests.adversity.runs.spoil import refuse_spoiled
+from tests.adversity.runs.spooled import spooled_in
 from tests.adversity.runs.viewer import watch
 
 OVER_WITHIN_S = 60.0
@@ -38,6 +41,8 @@ JOBS_WITHIN_S = 20.0
 STALE_WITHIN_S = LONG_RESUME_WINDOW_S + 1.0
 """A session beside a newer one on another node, unheard and without its speaker, waits for that one for so long."""
 LOOKS_EVERY_S = 0.1
+PAGE = 500
+"""Finals read from the store at once."""
 JUMPS_S = {"ahead": 3_600, "behind": -3_600}
 
 
@@ -202,8 +207,9 @@ class Stage:
     async def _jump(self, node: Node, fault: Fault) -> None:
         """Whatever else befalls the node: a life that begins meanwhile has a right clock."""
         node.jump(JUMPS_S[fault.what])
-        await asyncio.sleep(fault.lasts_s)
-        node.jump(0)
+        if fault.lasts_s:  # else it stays wrong
+            await asyncio.sleep(fault.lasts_s)
+            node.jump(0)
 
     async def _harm_node(self, node: Node, fault: Fault) -> None:
         match fault.what:
@@ -235,15 +241,20 @@ class Stage:
     # --- what is known ------------------------------------------------------------------------------------------
 
     async def _snapshot(self, why: str) -> None:
-        """What others can read now; nothing when the store is away at this moment."""
+        """What others can read now; of the store nothing when it is away at this moment."""
         at = self._clock()
+        found = Snapshot(at=at, why=why, spooled=[one for node in self._site.nodes for one in spooled_in(node.data)])
         try:
             async with self._site.store() as store:
                 rows = await _rows(store, self._plan.interviews)
-                restarts = await _restarts(store, self._plan.interviews)
+                streams = [one for interview in self._plan.interviews for one in await store.streams(interview)]
         except StreamsrvError:
-            return
-        self.ledger.snapshots.append(Snapshot(at=at, why=why, rows=rows, restarts=restarts))
+            found = msgspec.structs.replace(found, readable=False)
+        else:
+            restarts = {one.id: list(one.restarts) for one in streams}
+            epochs = {one.id: one.epochs[-1].epoch for one in streams}
+            found = msgspec.structs.replace(found, rows=rows, restarts=restarts, epochs=epochs)
+        self.ledger.snapshots.append(found)
 
     async def _look_around(self) -> None:
         """When all have spoken: the store, the sinks, and whether anything is left that should be gone."""
@@ -261,6 +272,7 @@ class Stage:
         await asyncio.gather(*(node.term() for node in site.nodes))
         async with site.store() as store:
             ledger.rows = await _rows(store, self._plan.interviews)
+            ledger.order = {name: await _order(store, name) for name in self._plan.interviews}
             streams = [one for name in self._plan.interviews for one in await store.streams(name)]
         if read := await site.consumed(len(ledger.rows)):
             ledger.consumed, ledger.consumer_lives = read
@@ -271,7 +283,7 @@ class Stage:
         ledger.left_over += [f"stream {name} is still live" for name in live]
         ledger.left_over += await site.left_over()
         for node in site.nodes:
-            ledger.left_over += [f"process {pid} of {node.name}" for pid in node.orphans()]
+            ledger.left_over += [f"process {pid} of {node.name}" for pid in await node.orphans()]
             ledger.complaints += node.complaints(self._expected())
 
     async def _come_late(self) -> None:
@@ -311,6 +323,9 @@ async def _rows(store: TranscriptStore, interviews: Sequence[str]) -> list[Row]:
     ]
 
 
-async def _restarts(store: TranscriptStore, interviews: Sequence[str]) -> dict[str, list[int]]:
-    streams = [one for interview in interviews for one in await store.streams(interview)]
-    return {one.id: list(one.restarts) for one in streams}
+async def _order(store: TranscriptStore, interview: str) -> list[tuple[str, int, int]]:
+    """What its finals are known by, as they were stored."""
+    found: list[PlacedFinal] = []
+    while page := await store.finals_since(interview, found[-1].place if found else 0, limit=PAGE):
+        found += page
+    return [(one.stream, one.final.channel, one.final.segment) for one in found]

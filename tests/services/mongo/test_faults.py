@@ -17,7 +17,7 @@ from streamsrv.stores.base import StreamStats
 from streamsrv.stores.handoff import Outgoing
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
-from tests.services.servers import MongoServer
+from tests.services.servers import Mongo
 from tests.stores.builders import NOW_MS, begin, final, token
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
@@ -26,8 +26,8 @@ STREAMS = 6
 FINALS = 60
 
 
-def quick(server: MongoServer) -> MongoSettings:
-    return MongoSettings(url=server.url, timeout_s=1.0, start_within_s=5)
+def quick(server: Mongo) -> MongoSettings:
+    return MongoSettings(url=server.url, database=server.database, timeout_s=1.0, start_within_s=5)
 
 
 async def persist(call: Callable[[], Awaitable[T]]) -> T:
@@ -50,7 +50,7 @@ async def speak(store: MongoStore, number: int, spoken: list[int]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_killed_and_hung_under_writers(own_mongo: MongoServer, seed: int) -> None:
+async def test_killed_and_hung_under_writers(own_mongo: Mongo, seed: int) -> None:
     rng = random.Random(seed)
     store = MongoStore(quick(own_mongo))
     store.hand_to(("kafka",))
@@ -95,7 +95,7 @@ async def _all_waiting(store: MongoStore) -> AsyncIterator[Outgoing]:
         await store.handed("kafka", "talk", [one.place for one in found])
 
 
-async def test_a_hung_server_is_unavailable_in_time_and_what_it_did_is_found_done(own_mongo: MongoServer) -> None:
+async def test_a_hung_server_is_unavailable_in_time_and_what_it_did_is_found_done(own_mongo: Mongo) -> None:
     store = MongoStore(quick(own_mongo))
     await store.open()
     try:
@@ -112,9 +112,9 @@ async def test_a_hung_server_is_unavailable_in_time_and_what_it_did_is_found_don
         await store.close()
 
 
-async def test_of_racing_nodes_one_owns_the_stream_and_no_acknowledged_final_is_lost(mongo_url: str) -> None:
+@pytest.mark.usefixtures("database")
+async def test_of_racing_nodes_one_owns_the_stream_and_no_acknowledged_final_is_lost(settings: MongoSettings) -> None:
     """Two nodes take a stream from each other while each writes what it thinks is its to write."""
-    settings = MongoSettings(url=mongo_url, database="streamsrv_test_races")
     nodes = [MongoStore(settings, node=f"n-{number}") for number in range(3)]
     for node in nodes:
         await node.open()
@@ -152,7 +152,7 @@ async def test_of_racing_nodes_one_owns_the_stream_and_no_acknowledged_final_is_
             await node.close()
 
 
-async def test_requests_that_wait_are_bounded(own_mongo: MongoServer) -> None:
+async def test_requests_that_wait_are_bounded(own_mongo: Mongo) -> None:
     settings = msgspec.structs.replace(quick(own_mongo), max_waiting_writes=3)
     store = MongoStore(settings)
     await store.open()

@@ -16,7 +16,7 @@ import pytest
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
 from tests.services.browser import wav
-from tests.services.servers import MongoServer, free_port
+from tests.services.servers import free_port, mongo_server
 from tests.support.processes import Served
 from tests.support.speech import silence, voice
 
@@ -162,9 +162,9 @@ async def test_sigterm_while_it_waits_for_the_database(tmp_path: Path, settings:
 
 async def test_the_database_away_in_mid_speech_loses_no_word(tmp_path: Path) -> None:
     """Words are shown from the spool meanwhile, and are in the database when it is back."""
-    with MongoServer(tmp_path / "mongo") as mongo:
+    with mongo_server(tmp_path / "mongo") as mongo:
         mongo.start()
-        settings = MongoSettings(url=mongo.url)
+        settings = MongoSettings(url=mongo.url, database=mongo.database)
         more = {"STREAMSRV_MONGO_TIMEOUT_S": "0.5"}
         async with served(tmp_path / "a", settings, **more) as server, aiohttp.ClientSession() as http:
             await whole(http, server, "plain")
@@ -178,6 +178,7 @@ async def test_the_database_away_in_mid_speech_loses_no_word(tmp_path: Path) -> 
                 await ws.send_json({"type": "finish"})
                 await told(ws, "closed")
             assert await heard(settings, "away") == await heard(settings, "plain")
+        await asyncio.to_thread(mongo.forget, mongo.database)
 
 
 async def test_what_one_node_deletes_goes_on_the_other(tmp_path: Path, settings: MongoSettings) -> None:
@@ -196,7 +197,9 @@ async def test_what_one_node_deletes_goes_on_the_other(tmp_path: Path, settings:
             async with http.delete(f"{two.http}/transcription/waits") as gone:
                 assert gone.status == 204
             await send(ws, TALK)
-            assert (await told(ws, "error"))["code"] == "superseded"
+            error = await told(ws, "error")
+            assert (error["code"], error["message"]) == ("stopped", "interview 'waits' was deleted")
+            assert (await ws.receive()).data == 1008
         await one.said("job.deleted")
         assert (await two.get(f"/transcription/jobs/{jobs[1]}"))[0] == 404
         assert (await two.get("/transcription/waits"))[0] == 404

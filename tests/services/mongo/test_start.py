@@ -15,18 +15,19 @@ from streamsrv.stores.mongo import client, failures
 from streamsrv.stores.mongo.documents import rooms
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
-from tests.services.servers import MongoServer, free_port
+from tests.services.servers import Mongo, free_port, mongo_server
 
 
 async def test_the_start_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
-    with MongoServer(tmp_path / "mongo") as server:
-        store = MongoStore(MongoSettings(url=server.url, timeout_s=0.3, start_within_s=30))
+    with mongo_server(tmp_path / "mongo") as server:
+        store = MongoStore(MongoSettings(url=server.url, database=server.database, timeout_s=0.3, start_within_s=30))
         opening = asyncio.create_task(store.open())
         await asyncio.sleep(0.5)
         assert not opening.done()
         await asyncio.to_thread(server.start)
         await opening
         await store.close()
+        await asyncio.to_thread(server.forget, server.database)
 
 
 async def test_it_does_not_wait_for_ever_and_names_the_remedy() -> None:
@@ -89,6 +90,7 @@ async def test_the_indexes_are_made(settings: MongoSettings, database: AsyncData
     assert set(client.INDEXES) <= set(rooms(database)._fields)
 
 
+@pytest.mark.usefixtures("database")
 async def test_a_store_is_closed_at_once_whatever_it_was_about(settings: MongoSettings) -> None:
     """The driver takes a cancellation in mid-request for a failure of the network."""
     for steps in range(12):
@@ -100,10 +102,12 @@ async def test_a_store_is_closed_at_once_whatever_it_was_about(settings: MongoSe
             await store.close()
 
 
-async def test_an_opening_that_is_called_off_ends_at_once(own_mongo: MongoServer) -> None:
+async def test_an_opening_that_is_called_off_ends_at_once(own_mongo: Mongo) -> None:
     own_mongo.pause()
     for wait_s in (0.0, 0.01, 0.05, 0.3):
-        store = MongoStore(MongoSettings(url=own_mongo.url, timeout_s=5, start_within_s=60))
+        store = MongoStore(
+            MongoSettings(url=own_mongo.url, database=own_mongo.database, timeout_s=5, start_within_s=60)
+        )
         opening = asyncio.create_task(store.open())
         await asyncio.sleep(wait_s)
         opening.cancel()
