@@ -86,7 +86,7 @@ class Deaf(asyncio.Protocol):
         line: below both.
     """
 
-    def __init__(self, heard: asyncio.Protocol, line: asyncio.Transport) -> None:
+    def __init__(self, heard: asyncio.BaseProtocol, line: asyncio.Transport) -> None:
         self.gone = asyncio.Event()
         """The connection has ended."""
         self._heard = heard
@@ -95,9 +95,7 @@ class Deaf(asyncio.Protocol):
 
     @classmethod
     def put_on(cls, line: asyncio.Transport) -> Deaf:
-        heard = line.get_protocol()
-        assert isinstance(heard, asyncio.Protocol)
-        deaf = cls(heard, line)
+        deaf = cls(line.get_protocol(), line)
         line.set_protocol(deaf)
         line.resume_reading()  # a queue of messages that was full may have stopped it
         return deaf
