@@ -14,6 +14,8 @@ SEND_WITHIN_S = 10.0
 """A peer that takes nothing for so long is cut."""
 CLOSE_WITHIN_S = 5.0
 """Wait for the peer's half of the closing handshake."""
+QUIET_S = 1.0
+"""From who has sent nothing for so long nothing is on its way, and the connection can be closed without a reset."""
 LEAST_BYTES = 16_384
 """A message counts as so much at least while we linger: small ones cost no less to read."""
 LEFT = (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR)
@@ -42,6 +44,7 @@ class Peer:
         self.closing = False
         self._pinged = False
         self._ends: asyncio.TimerHandle | None = None
+        self._looks: asyncio.TimerHandle | None = None
         self._ws = ws
         self._transport = transport
         self._loop = loop
@@ -63,6 +66,7 @@ class Peer:
         """
         self.closing = True
         self._ends = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
+        self._looks = self._loop.call_later(QUIET_S, self._look, self.last_seen)
         async with asyncio.timeout(CLOSE_WITHIN_S):
             await self._ws.say_bye(code, reason.encode())
 
@@ -71,20 +75,27 @@ class Peer:
         not waited for: bytes are cheaper than messages."""
         left = LINGER_BYTES
         while (message := await self._ws.receive()).type not in LEFT:
+            self.last_seen = self._loop.time()
             left -= max(LEAST_BYTES, len(message.data))
             if left < 0:
                 self._ws.deafen()
                 break
             await asyncio.sleep(0)
         if self._ws.deaf is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_WITHIN_S):
-                    await self._ws.deaf.gone.wait()
+            await self._ws.deaf.rest(CLOSE_WITHIN_S, QUIET_S)
+
+    def _look(self, seen: float) -> None:
+        """Close the connection of a peer that says nothing, behind what is being sent."""
+        if self._ws.deaf is None and self.last_seen == seen:
+            self._transport.close()
+        else:
+            self._looks = self._loop.call_later(QUIET_S, self._look, self.last_seen)
 
     def end(self) -> None:
         """There is nothing more to be said, nor to be waited for."""
-        if self._ends is not None:
-            self._ends.cancel()
+        for timer in (self._ends, self._looks):
+            if timer is not None:
+                timer.cancel()
         if self._ends is not None or self._ws.deaf is not None:  # else it was the peer's close, which aiohttp answers
             self._transport.abort()
 

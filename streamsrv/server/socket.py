@@ -100,6 +100,19 @@ class Deaf(asyncio.Protocol):
         line.resume_reading()  # a queue of messages that was full may have stopped it
         return deaf
 
+    async def rest(self, within_s: float, quiet_s: float) -> None:
+        """Wait until the connection has ended, nothing came for ``quiet_s``, or time is up."""
+        loop = asyncio.get_running_loop()
+        end, before = loop.time() + within_s, -1
+        while loop.time() < end and (before != self._left or self._left < 0):
+            before = self._left
+            try:
+                async with asyncio.timeout(min(quiet_s, max(0.0, end - loop.time()))):
+                    await self.gone.wait()
+                return
+            except TimeoutError:
+                pass
+
     def data_received(self, data: bytes) -> None:
         self._left -= len(data)
         if self._left < 0:
