@@ -14,12 +14,14 @@ import argparse
 import asyncio
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import aiohttp
 import msgspec
 import numpy as np
 
+from benchmarks import plot
 from benchmarks.figures import Spread, begin, finish, spread, table
 from benchmarks.judging import edits, judge, violations
 from benchmarks.listening import Arrival, Heard, converse
@@ -252,4 +254,18 @@ def main(arguments: Sequence[str]) -> int:
         f"without the wait for silence {served:.2f} times; before the burst a word's end to its being stable "
         f"p50 {commit.p50:.0f}, p95 {commit.p95:.0f} ms"
     )
+    if not asked.dry:
+        drawn(plot.place("inside-whisper", measured.date), seen, len(inside))
     return finish(measured, "inside-whisper", f"{text}\n{verdict}", keep=not asked.dry)
+
+
+def drawn(path: Path, seen: Sequence[Stretch], sessions: int) -> Path:
+    """How long finals took, part by part; ``seen`` is what a kept report has as ``parts``."""
+    told = {
+        "p50": [one.final_ms.p50 for one in seen],
+        "p95": [one.final_ms.p95 for one in seen],
+        "p95 without the wait for silence": [one.served_ms.p95 for one in seen],
+    }
+    title = f"End of speech to final, {sessions} Whisper sessions that talk as usual, rush, rest, rush"
+    limits = {f"goal: p95 {GOAL:g} times normal": GOAL * seen[0].final_ms.p95}
+    return plot.bars(path, [one.name for one in seen], told, title=title, y="ms", limits=limits)

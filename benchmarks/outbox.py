@@ -2,6 +2,8 @@
 
     python -m benchmarks.outbox                         starts the Kafka that tests/services uses
     python -m benchmarks.outbox --bootstrap HOST:9092   another one
+    python -m benchmarks.outbox --mongo                 recovery out of MongoDB's stand-in of tests/services, not SQLite
+    python -m benchmarks.outbox --mongo mongodb://HOST/ out of a server that runs; in a database that goes at the end
 
 Every run reads the topic back: each final must be there once, each interview in order, or the figures are no figures.
 """
@@ -15,13 +17,15 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from aiokafka import AIOKafkaConsumer
 from prometheus_client import CollectorRegistry
+from pymongo import AsyncMongoClient
 
 from benchmarks.report import RESULTS, begin, gauge
 from streamsrv.commands import Options
@@ -32,13 +36,21 @@ from streamsrv.runtime.settings import OutboxSettings
 from streamsrv.sinks.kafka import KafkaSink
 from streamsrv.sinks.settings import KafkaSettings
 from streamsrv.stores.base import StreamKey
+from streamsrv.stores.handoff import Store
+from streamsrv.stores.mongo.settings import MongoSettings
+from streamsrv.stores.mongo.store import MongoStore
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
-from tests.services.servers import KafkaServer
+from tests.services.servers import KafkaServer, MongoServer
 
 WORDS = 12
 """Of each final: some four seconds of speech."""
 GOAL_PER_S = 2_000
 GOAL_RECOVERY_S = 30.0
+WITHIN_S = 120.0
+
+Figures: TypeAlias = dict[str, float | bool]
+Stores: TypeAlias = Callable[[], AbstractAsyncContextManager[Store]]
+"""Makes one of its own for each run, not open yet, and puts it away."""
 
 
 def final(segment: int) -> Final:
@@ -64,9 +76,9 @@ def final(segment: int) -> Final:
 class Stage:
     """A store with streams, and an outbox into a topic of its own."""
 
-    def __init__(self, folder: str, bootstrap: str, topic: str) -> None:
+    def __init__(self, store: Store, bootstrap: str, topic: str) -> None:
         self.topic, self.bootstrap = topic, bootstrap
-        self.store = SqliteStore(SqliteSettings(data_dir=folder))
+        self.store = store
         self.registry = CollectorRegistry()
         sink = KafkaSink(KafkaSettings(bootstrap=(bootstrap,), topic=topic))
         self.outbox = Outbox(self.store, [sink], OutboxSettings(poll_s=1.0), self.registry)
@@ -97,7 +109,7 @@ class Stage:
         labels = {"sink": "kafka", "le": edge}
         return self.registry.get_sample_value("streamsrv_outbox_lag_seconds_bucket", labels) or 0.0
 
-    async def handed(self, count: int, within_s: float = 120.0) -> None:
+    async def handed(self, count: int, within_s: float = WITHIN_S) -> None:
         async with asyncio.timeout(within_s):
             while self.number("handed_total") < count:  # noqa: ASYNC110 -- what is measured must not be hooked into
                 await asyncio.sleep(0.01)
@@ -127,9 +139,9 @@ class Stage:
         return found == {stream: list(range(count)) for stream, count in self.segments.items()}
 
 
-async def backlog(folder: str, *, bootstrap: str, interviews: int, each: int) -> dict[str, float | bool]:
+async def backlog(store: Store, *, bootstrap: str, interviews: int, each: int) -> Figures:
     """So many finals are pending when the outbox starts."""
-    stage = Stage(folder, bootstrap, f"bench-backlog-{interviews}-{time.time_ns()}")
+    stage = Stage(store, bootstrap, f"bench-backlog-{interviews}-{time.time_ns()}")
     keys = await stage.begin(interviews)
     await asyncio.gather(*(stage.keep(key, each) for key in keys))
     count = interviews * each
@@ -148,9 +160,9 @@ async def backlog(folder: str, *, bootstrap: str, interviews: int, each: int) ->
     }
 
 
-async def steady(folder: str, *, bootstrap: str, interviews: int, per_s: int, seconds: int) -> dict[str, float | bool]:
+async def steady(store: Store, *, bootstrap: str, interviews: int, per_s: int, seconds: int) -> Figures:
     """Finals are stored at this pace, in this process too, and handed on meanwhile."""
-    stage = Stage(folder, bootstrap, f"bench-steady-{time.time_ns()}")
+    stage = Stage(store, bootstrap, f"bench-steady-{time.time_ns()}")
     keys = await stage.begin(interviews)
     stage.outbox.start()
     await stage.keep(keys[0])
@@ -191,33 +203,74 @@ def broker(bootstrap: str | None) -> Iterator[str]:
         yield server.start().url
 
 
+@asynccontextmanager
+async def sqlite() -> AsyncIterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield SqliteStore(SqliteSettings(data_dir=folder))
+
+
+@asynccontextmanager
+async def mongo(url: str) -> AsyncIterator[Store]:
+    name = f"streamsrv_bench_{time.time_ns()}"
+    yield MongoStore(MongoSettings(url=url, database=name))
+    async with AsyncMongoClient[dict[str, object]](url) as client:
+        await client.drop_database(name)
+
+
+@contextmanager
+def stores(url: str | None) -> Iterator[Stores]:
+    """SQLite; with an address MongoDB there, with an empty one MongoDB's stand-in."""
+    if url is None:
+        yield sqlite
+    elif url:
+        yield partial(mongo, url)
+    else:
+        with tempfile.TemporaryDirectory() as folder, MongoServer(Path(folder) / "mongo") as server:
+            yield partial(mongo, server.start().url)
+
+
+def planned(bootstrap: str, *, recovery: bool) -> dict[str, Callable[[Store], Coroutine[None, None, Figures]]]:
+    """The runs, by name; of those only the ones that recover what was pending at the start."""
+    runs: dict[str, Callable[[Store], Coroutine[None, None, Figures]]] = {
+        "backlog_of_10000_in_1000_interviews": partial(backlog, bootstrap=bootstrap, interviews=1_000, each=10),
+        "backlog_of_10000_in_1_interview": partial(backlog, bootstrap=bootstrap, interviews=1, each=10_000),
+    }
+    if recovery:
+        return runs
+    return {
+        "backlog_of_100_interviews": partial(backlog, bootstrap=bootstrap, interviews=100, each=200),
+        **runs,
+        "steady_2000_per_s": partial(steady, bootstrap=bootstrap, interviews=200, per_s=GOAL_PER_S, seconds=10),
+    }
+
+
+async def once(run: Callable[[Store], Coroutine[None, None, Figures]], make: Stores) -> Figures:
+    async with make() as store:
+        return await run(store)
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--bootstrap", help="a Kafka that runs already")
+    arguments.add_argument("--mongo", nargs="?", const="", metavar="URL", help="recovery out of MongoDB")
     arguments.add_argument("--keep", action="store_true", help="write the figures to benchmarks/results")
     chosen = arguments.parse_args()
-    report = begin("python -m benchmarks.outbox")
+    name = "outbox" if chosen.mongo is None else "outbox-mongo" if chosen.mongo else "outbox-mongo-stand-in"
+    report = begin("python -m benchmarks.outbox" + (" --mongo" if chosen.mongo is not None else ""))
     figures: dict[str, object] = {"command": report.command, "date": report.date, "machine": report.machine}
     figures["gauge_before_ms"] = round(gauge(), 2)
-    with broker(chosen.bootstrap) as bootstrap:
+    with broker(chosen.bootstrap) as bootstrap, stores(chosen.mongo) as make:
         cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, cores[:1])  # the broker has the others
-        runs: dict[str, Callable[[str], Coroutine[None, None, dict[str, float | bool]]]] = {
-            "backlog_of_100_interviews": partial(backlog, bootstrap=bootstrap, interviews=100, each=200),
-            "backlog_of_10000_in_1000_interviews": partial(backlog, bootstrap=bootstrap, interviews=1_000, each=10),
-            "backlog_of_10000_in_1_interview": partial(backlog, bootstrap=bootstrap, interviews=1, each=10_000),
-            "steady_2000_per_s": partial(steady, bootstrap=bootstrap, interviews=200, per_s=GOAL_PER_S, seconds=10),
-        }
+        os.sched_setaffinity(0, cores[:1])  # the servers have the others
         whole = True
-        for name, run in runs.items():
-            with tempfile.TemporaryDirectory() as folder:
-                figures[name] = found = asyncio.run(run(folder))
+        for title, run in planned(bootstrap, recovery=chosen.mongo is not None).items():
+            figures[title] = found = asyncio.run(once(run, make))
             whole = whole and bool(found["complete_and_in_order"])
-            print(f"{name}: {json.dumps(found)}", flush=True)
+            print(f"{title}: {json.dumps(found)}", flush=True)
     figures["gauge_after_ms"] = round(gauge(), 2)
     print(f"goals: {GOAL_PER_S} finals/s; 10000 pending in less than {GOAL_RECOVERY_S:g} s")
     if chosen.keep:
-        path = RESULTS / f"outbox-{report.date}.json"
+        path = RESULTS / f"{name}-{report.date}.json"
         path.write_text(json.dumps(figures, indent=2) + "\n")
         print(f"kept in {os.path.relpath(path)}")
     return 0 if whole else 1

@@ -121,7 +121,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = "auto"
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=1_024)] | None,
-        Meta(description="Worker processes at most; unset: what the machine bears."),
+        Meta(
+            description="Sphinx: worker processes at most; unset: 5 per core. Whisper: batches computed at once, in "
+            "threads of the server itself; unset: one per GPU, or one per core, 8 at most."
+        ),
     ] = None
 
 

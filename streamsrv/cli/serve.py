@@ -66,7 +66,7 @@ def add_settings(verb: argparse.ArgumentParser, *, serves: bool = True) -> None:
     flag("--model", metavar="NAME", help="the engine's model, a name or a folder")
     flag("--device", metavar="NAME", help="where the engine computes: auto, cpu, cuda, cuda:1")
     flag("--compute-type", metavar="NAME", help="Whisper's precision: default, int8, float16, float32 and others")
-    flag("--workers", metavar="N", help="worker processes of the engine at most")
+    flag("--workers", metavar="N", help="worker processes (Sphinx), or batches computed at once (Whisper), at most")
     flag("--config", metavar="FILE", help="settings file, TOML")
     flag("--log-format", metavar="FORM", help="auto, json or text")
     flag("--log-level", metavar="LEVEL", help="debug, info, warning or error")

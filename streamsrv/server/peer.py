@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import WSMsgType
 
 from streamsrv import telemetry
-from streamsrv.server.socket import Socket
+from streamsrv.server.socket import LINGER_BYTES, Socket
 
 SEND_WITHIN_S = 10.0
 """A peer that takes nothing for so long is cut."""
 CLOSE_WITHIN_S = 5.0
 """Wait for the peer's half of the closing handshake."""
+QUIET_S = 1.0
+"""From who has sent nothing for so long nothing is on its way, and the connection can be closed without a reset."""
+LEAST_BYTES = 16_384
+"""A message counts as so much at least while we linger: small ones cost no less to read."""
+LEFT = (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR)
+"""What tells that nothing more comes."""
 
 log = telemetry.logger("peer")
 
@@ -30,15 +36,15 @@ class Peer:
     cut_line = "peer.cut"
     """What is logged when it is cut."""
 
-    def __init__(
-        self, ws: web.WebSocketResponse, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, ws: Socket, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self.last_seen = loop.time()
         """When the peer last sent anything, on the loop's clock."""
         self.held = False
         """Whether we do not read from it at the moment; its silence is then our doing."""
         self.closing = False
         self._pinged = False
+        self._ends: asyncio.TimerHandle | None = None
+        self._looks: asyncio.TimerHandle | None = None
         self._ws = ws
         self._transport = transport
         self._loop = loop
@@ -51,14 +57,46 @@ class Peer:
         self._transport.abort()
 
     async def shut(self, code: int, reason: str) -> None:
-        """Close it, with the handshake where the peer takes part in it."""
+        """Say our half of the closing handshake.  The peer has ``CLOSE_WITHIN_S`` for its own; who reads goes on with
+        ``linger``.
+
+        Raises:
+            ConnectionError: the peer is gone.
+            TimeoutError: it takes nothing.
+        """
         self.closing = True
-        try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                if isinstance(self._ws, Socket):
-                    self._ws.before_broken = None  # what there is to say was said
-                await self._ws.close(code=code, message=reason.encode())
-        finally:
+        self._ends = self._loop.call_later(CLOSE_WITHIN_S, self._transport.abort)
+        self._looks = self._loop.call_later(QUIET_S, self._look, self.last_seen)
+        async with asyncio.timeout(CLOSE_WITHIN_S):
+            await self._ws.say_bye(code, reason.encode())
+
+    async def linger(self) -> None:
+        """Throw away what comes until the peer's half has come, or the connection has ended.  From a flood that half is
+        not waited for: bytes are cheaper than messages."""
+        left = LINGER_BYTES
+        while (message := await self._ws.receive()).type not in LEFT:
+            self.last_seen = self._loop.time()
+            left -= max(LEAST_BYTES, len(message.data))
+            if left < 0:
+                self._ws.deafen()
+                break
+            await asyncio.sleep(0)
+        if self._ws.deaf is not None:
+            await self._ws.deaf.rest(CLOSE_WITHIN_S, QUIET_S)
+
+    def _look(self, seen: float) -> None:
+        """Close the connection of a peer that says nothing, behind what is being sent."""
+        if self._ws.deaf is None and self.last_seen == seen:
+            self._transport.close()
+        else:
+            self._looks = self._loop.call_later(QUIET_S, self._look, self.last_seen)
+
+    def end(self) -> None:
+        """There is nothing more to be said, nor to be waited for."""
+        for timer in (self._ends, self._looks):
+            if timer is not None:
+                timer.cancel()
+        if self._ends is not None or self._ws.deaf is not None:  # else it was the peer's close, which aiohttp answers
             self._transport.abort()
 
     def pulse(self, now: float, heartbeat_s: float) -> None:

@@ -6,12 +6,11 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
-from aiohttp import web
-
 from streamsrv import telemetry
 from streamsrv.dialects.base import Dialect
 from streamsrv.events import AnyEvent, Partial
 from streamsrv.server.peer import SEND_WITHIN_S, Peer
+from streamsrv.server.socket import Socket
 
 MAX_EVENTS = 256
 """Events waiting for a peer that reads slowly.  A newer partial takes the place of the one of its segment; when the
@@ -33,7 +32,7 @@ class Speaker(Peer):
     cut_line = "speaker.cut"
 
     def __init__(
-        self, ws: web.WebSocketResponse, transport: asyncio.Transport, dialect: Dialect, loop: asyncio.AbstractEventLoop
+        self, ws: Socket, transport: asyncio.Transport, dialect: Dialect, loop: asyncio.AbstractEventLoop
     ) -> None:
         super().__init__(ws, transport, loop)
         self._dialect = dialect
@@ -104,8 +103,12 @@ class Speaker(Peer):
             self._writer.cancel()
 
     async def done(self) -> None:
-        """Wait until what was put, and the close, are sent, or the connection is gone."""
+        """Called by who reads, when it is over: wait until what was put, and the close, are sent and the peer has left,
+        or time is up."""
         if self._close is None:
             self._writer.cancel()
+        if self._close is not None or self._ws.deaf is not None:
+            await self.linger()
         with suppress(asyncio.CancelledError):
             await self._writer
+        self.end()

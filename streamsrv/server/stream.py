@@ -31,6 +31,7 @@ from streamsrv.server.answers import DOOR, METRICS
 from streamsrv.server.budget import FREE_BYTES, Budget
 from streamsrv.server.container import DECODERS, Intake
 from streamsrv.server.names import interview_of
+from streamsrv.server.peer import LEFT
 from streamsrv.server.shares import SHARES
 from streamsrv.server.socket import Socket, check_upgrade
 from streamsrv.server.speaker import Speaker
@@ -207,7 +208,7 @@ class _Reader:
                     self._speaker.last_seen = self._loop.time()
                     if kind is WSMsgType.CLOSE:
                         return message.data in CLEAN_CODES
-                    if kind in (WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR):
+                    if kind in LEFT or self._speaker.closing:
                         return False
                     try:
                         await (self._take_binary(message.data) if kind is WSMsgType.BINARY else self._take(message))
@@ -218,8 +219,6 @@ class _Reader:
                     except Exception as error:
                         log.error("stream.failed", error=error, stream=self._driver.key.stream)
                         self._refuse(ServerFault("the server failed inside"))
-                    if self._speaker.closing:
-                        return False
                 self._count()
                 await asyncio.sleep(0)
         finally:

@@ -17,7 +17,7 @@ from streamsrv.runtime.troubles import abortion, farewell
 from streamsrv.server.answers import METRICS
 from streamsrv.server.budget import Budget
 from streamsrv.server.names import interview_of
-from streamsrv.server.peer import SEND_WITHIN_S, Peer
+from streamsrv.server.peer import LEFT, SEND_WITHIN_S, Peer
 from streamsrv.server.socket import Socket, check_upgrade
 from streamsrv.server.transcripts import STORE
 from streamsrv.stores.base import FinalName, TranscriptStore
@@ -27,8 +27,6 @@ VIEWERS: web.AppKey[set[Viewer]] = web.AppKey("viewers", set)
 
 MESSAGES_PER_S = 20
 """What a viewer may send in a second; it has nothing to say but that it is here."""
-LEFT = frozenset({WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.CLOSING, WSMsgType.ERROR})
-"""What tells that nothing more comes."""
 MAX_NAME = 300
 """Characters of ``after`` looked at."""
 MAX_WARNED = 256
@@ -106,6 +104,7 @@ async def _attend(request: web.Request, viewer: Viewer, ready: Said) -> None:
             telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
+        viewer.end()
 
 
 def _warn_of_unknown(query: Mapping[str, str], watching: Watch) -> None:
@@ -120,9 +119,7 @@ class Viewer(Peer):
 
     cut_line = "viewer.cut"
 
-    def __init__(
-        self, ws: web.WebSocketResponse, transport: asyncio.Transport, dialect: ViewerDialect, watching: Watch
-    ) -> None:
+    def __init__(self, ws: Socket, transport: asyncio.Transport, dialect: ViewerDialect, watching: Watch) -> None:
         super().__init__(ws, transport, asyncio.get_running_loop())
         self._dialect = dialect
         self._watching = watching
@@ -149,9 +146,11 @@ class Viewer(Peer):
 
     async def _end(self, error: StreamsrvError) -> None:
         self.closing = self.ending = True
-        with suppress(ConnectionError, TimeoutError):
+        try:
             await self._send(self._dialect.say("", farewell(abortion(error))))
             await self.shut(error.close_code, error.code)
+        except (ConnectionError, TimeoutError):
+            self.cut("stalled")
 
     async def _send(self, said: Said) -> None:
         async with asyncio.timeout(SEND_WITHIN_S):
@@ -167,8 +166,8 @@ class Viewer(Peer):
         while True:
             message = await self._ws.receive()
             self.last_seen = self._loop.time()
-            if message.type in LEFT:
-                return
+            if message.type in LEFT or self.closing:
+                return await self.linger()
             try:
                 if not self._budget.spend(self.last_seen):
                     raise Flood(
@@ -181,15 +180,8 @@ class Viewer(Peer):
                     self._hear(message.data)
             except StreamsrvError as error:
                 self._watching.dismiss(error, at_once=True)
-                return await self._rest()
+                return await self.linger()
             await asyncio.sleep(0)  # a peer that sends without pause never makes ``receive`` wait
-
-    async def _rest(self) -> None:
-        """The peer was told to go; read on until it does, so that it hears why."""
-        while True:
-            if (await self._ws.receive()).type in LEFT:
-                return
-            await asyncio.sleep(0)
 
     def _hear(self, message: str | bytes) -> None:
         if not isinstance(message, str | bytes):

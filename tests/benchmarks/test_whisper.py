@@ -11,7 +11,7 @@ import soundfile
 
 pytest.importorskip("faster_whisper", reason="the extra 'whisper' is not installed")
 
-from benchmarks import accuracy, capacity, inside, latency, load, plot, soak, spoken, trials, whispered, windows
+from benchmarks import accuracy, capacity, inside, latency, load, plot, report, soak, spoken, trials, whispered, windows
 from benchmarks.figures import spread
 from benchmarks.judging import Judged
 from benchmarks.listening import Arrival, Heard
@@ -178,6 +178,13 @@ def test_parts_are_told_apart_and_losses_are_told() -> None:
     assert len(inside.broken([one], thin)) == 1, "fewer partials, and not a word about it"
     told = session(said(begin, "degraded", active=True), *talk, truth=("one", "two"))
     assert inside.broken([told], thin) == []
+
+
+def test_a_kept_report_holds_what_its_plot_shows(tmp_path: Path) -> None:
+    kept = msgspec.json.decode(sorted(report.RESULTS.glob("inside-whisper-*.json"))[-1].read_bytes())["figures"]
+    seen = msgspec.convert(kept["parts"], list[inside.Stretch])
+    drawn = inside.drawn(tmp_path / "inside.png", seen, kept["sessions"])
+    assert drawn.read_bytes().startswith(b"\x89PNG")
 
 
 # --- latency, accuracy ------------------------------------------------------------------------------------------------

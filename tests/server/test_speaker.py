@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import WSMessage, WSMsgType
 
 from streamsrv import events
 from streamsrv.commands import AnyCommand
@@ -21,6 +22,7 @@ class Line:
     """A socket, its transport and a dialect that says an event's own name."""
 
     binary_bytes = text_bytes = 0
+    deaf = None
 
     def __init__(self) -> None:
         self.sent: list[str] = []
@@ -35,9 +37,12 @@ class Line:
             raise ConnectionResetError
         self.sent.append(text)
 
-    async def close(self, *, code: int, message: bytes) -> None:
+    async def say_bye(self, code: int, reason: bytes) -> None:
         await self.open.wait()
-        self.sent.append(f"close {code} {message.decode()}")
+        self.sent.append(f"close {code} {reason.decode()}")
+
+    async def receive(self) -> WSMessage:
+        return WSMessage(WSMsgType.CLOSED, None, None)
 
     async def ping(self) -> None:
         self.pings += 1

@@ -36,8 +36,12 @@ def spelled(tongue: Tongue, words: tuple[Word, ...]) -> list[list[int]]:
 def most_tokens(samples: int, prefix: int, prompt: int, *, language: str, tokens_per_s: float) -> int:
     """Tokens an answer may have, its prefix included.
 
+    A second of silence allows as much as one of speech: how much of a window is speech is not known.  What is loud in
+    it (``Sound.loud``) is no measure of that, for behind a cough a quiet voice is not loud, and its words would be cut.
+    So a loop in a window with pauses is cut later; that it is one tells ``guards``.
+
     Args:
-        samples: length of the span.
+        samples: length of the span, pauses included.
         prefix: tokens it must begin with.
         prompt: tokens before it.
     """

@@ -72,7 +72,12 @@ class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         float, Meta(ge=0, le=1, description="Probability of no speech over which an unlikely text is dropped.")
     ] = 0.6
     tokens_per_s: Annotated[
-        float, Meta(ge=1, le=50, description="Tokens a second of speech may give; more is a loop, and is cut.")
+        float,
+        Meta(
+            ge=1,
+            le=50,
+            description="Tokens a second of a window may give, its pauses included; more is a loop, and is cut.",
+        ),
     ] = 10.0
     doubt_sounds: Annotated[
         bool, Meta(description="Whether sounds unlike speech (hiss, hum, music) need surer words to count.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     OperationFailure,
@@ -18,6 +19,8 @@ from pymongo.errors import (
 from streamsrv.errors import SetupError, StoreUnavailable
 
 RETRY_AFTER_S = 1.0
+DUPLICATE: Final = 11_000
+"""MongoDB's code for a key that is there already."""
 _REFUSED: Final = frozenset({8_000, 13, 18})
 """Codes of a server that knows the user not, or lets it not do this; for good, unlike all else."""
 
@@ -57,6 +60,19 @@ def unavailable(error: PyMongoError) -> StoreUnavailable:
         hint="look at the user's rights in MongoDB" if code in _REFUSED else "look at the MongoDB server",
         retry_after_s=RETRY_AFTER_S,
     )
+
+
+def duplicates(error: BulkWriteError) -> set[int]:
+    """The numbers of the writes that found their keys taken; the others of the bulk are done.
+
+    Raises:
+        BulkWriteError: something else failed as well.
+    """
+    details: Mapping[str, Any] = error.details or {}
+    failed = details.get("writeErrors", ())
+    if details.get("writeConcernErrors") or any(one.get("code") != DUPLICATE for one in failed):
+        raise error
+    return {one["index"] for one in failed}
 
 
 def hopeless(error: PyMongoError) -> bool:

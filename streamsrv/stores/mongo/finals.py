@@ -7,8 +7,8 @@ owners.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from pymongo.errors import BulkWriteError
 
@@ -16,13 +16,10 @@ from streamsrv.errors import NotFound
 from streamsrv.events import Final
 from streamsrv.stores import validity
 from streamsrv.stores.base import StreamKey
-from streamsrv.stores.mongo import documents, epochs, handoffs
+from streamsrv.stores.mongo import documents, epochs, failures, handoffs
 from streamsrv.stores.mongo.documents import Doc, Rooms
 from streamsrv.stores.mongo.handoffs import Order
 from streamsrv.stores.mongo.writing import Writing
-
-DUPLICATE = 11_000
-"""MongoDB's code for a key that is there already."""
 
 
 class Keeping(NamedTuple):
@@ -73,11 +70,7 @@ async def _insert(rooms: Rooms, docs: Sequence[Doc]) -> set[int]:
     try:
         await rooms.segments.insert_many(docs, ordered=False)
     except BulkWriteError as error:
-        details: Mapping[str, Any] = error.details or {}
-        failed = details.get("writeErrors", ())
-        if details.get("writeConcernErrors") or any(one.get("code") != DUPLICATE for one in failed):
-            raise
-        return {one["index"] for one in failed}
+        return failures.duplicates(error)
     return set()
 
 

@@ -3,9 +3,14 @@ raises."""
 
 from __future__ import annotations
 
-from pymongo.errors import DuplicateKeyError
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pymongo import UpdateOne
+from pymongo.errors import BulkWriteError
 
 from streamsrv.stores.handoff import Lease
+from streamsrv.stores.mongo import failures
 from streamsrv.stores.mongo.documents import Rooms, date, ms
 
 
@@ -13,25 +18,61 @@ def _id(sink: str, interview: str) -> str:
     return f"{sink}/{interview}"
 
 
-async def take(rooms: Rooms, sink: str, interview: str, wanted: Lease, *, over: Lease | None) -> Lease | None:
-    """By one atomic update; where it does not match, inserting finds the other's document."""
-    name = {"_id": _id(sink, interview)}
-    over = over or wanted
+class Wish(NamedTuple):
+    """A lease one node would have."""
+
+    sink: str
+    interview: str
+    wanted: Lease
+    over: Lease | None
+    """What it may be taken from."""
+
+
+async def take(rooms: Rooms, wishes: Sequence[Wish]) -> list[Lease | None]:
+    """By one atomic update each, all in one trip; where it does not match, inserting finds the other's document."""
+    answers: list[Lease | None] = [None] * len(wishes)
+    left = list(range(len(wishes)))
+    while left:
+        refused = await _try([_update(wishes[number]) for number in left], rooms)
+        left = [left[number] for number in refused]
+        ids = [_id(wishes[number].sink, wishes[number].interview) for number in left]
+        others = {doc["_id"]: doc async for doc in rooms.leases.find({"_id": {"$in": ids}})} if ids else {}
+        for number, name in zip(left, ids, strict=True):
+            if (doc := others.get(name)) is not None:
+                answers[number] = Lease(node=doc["node"], until_ms=ms(doc["until"]) or 0)
+        # The others were given back in between.
+        left = [number for number, name in zip(left, ids, strict=True) if name not in others]
+    return answers
+
+
+def _update(wish: Wish) -> UpdateOne:
+    wanted, over = wish.wanted, wish.over or wish.wanted
     mine = {"$or": [{"node": wanted.node}, {"node": over.node, "until": date(over.until_ms)}]}
-    while True:
-        try:
-            await rooms.leases.update_one(
-                name | mine, {"$set": {"node": wanted.node, "until": date(wanted.until_ms)}}, upsert=True
-            )
-        except DuplicateKeyError:
-            if (found := await rooms.leases.find_one(name)) is not None:
-                return Lease(node=found["node"], until_ms=ms(found["until"]) or 0)
-            continue  # it was given back in between
-        return None
+    change = {"$set": {"node": wanted.node, "until": date(wanted.until_ms)}}
+    return UpdateOne({"_id": _id(wish.sink, wish.interview), **mine}, change, upsert=True)
 
 
-async def release(rooms: Rooms, sink: str, interview: str, *, node: str) -> None:
-    await rooms.leases.delete_one({"_id": _id(sink, interview), "node": node})
+async def _try(updates: Sequence[UpdateOne], rooms: Rooms) -> list[int]:
+    """The numbers of those that others are in the way of."""
+    try:
+        await rooms.leases.bulk_write(updates, ordered=False)
+    except BulkWriteError as error:
+        return sorted(failures.duplicates(error))
+    return []
+
+
+class Return(NamedTuple):
+    """A lease one node has, or had."""
+
+    sink: str
+    interview: str
+    node: str
+
+
+async def release(rooms: Rooms, returns: Sequence[Return]) -> None:
+    for node in {one.node for one in returns}:
+        ids = [_id(one.sink, one.interview) for one in returns if one.node == node]
+        await rooms.leases.delete_many({"_id": {"$in": ids}, "node": node})
 
 
 async def tidy(rooms: Rooms, *, node: str, before_ms: int) -> None:

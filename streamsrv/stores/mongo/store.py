@@ -47,6 +47,7 @@ from streamsrv.stores.mongo import (
 from streamsrv.stores.mongo.batches import Batches
 from streamsrv.stores.mongo.documents import Doc, Rooms
 from streamsrv.stores.mongo.nodes import Nodes
+from streamsrv.stores.mongo.relays import Relays, Wanted
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.writing import Writing
 
@@ -93,7 +94,7 @@ class MongoStore:
         self._living: list[asyncio.Task[None]] = []
         self._open = False
         self._sinks: tuple[str, ...] = ()
-        self._known: handoffs.Known = {}
+        self._relays = Relays(self._rooms, self._writing, most=settings.max_waiting_writes)
         self._known_jobs: jobs.Known = {}
         self._stored: Callable[[str], Any] = _nobody
 
@@ -294,21 +295,20 @@ class MongoStore:
         return await self._run(handoffs.due(self._rooms, sink, after=after, limit=limit))
 
     async def waiting(self, sink: str, interview: str, *, limit: int) -> Waiting:
-        wanted = handoffs.Wanted(sink, interview, limit)
-        return await self._run(handoffs.waiting(self._rooms, self._writing, wanted, known=self._known))
+        return await self._run(self._relays.waiting(Wanted(sink, interview, limit)))
 
     async def handed(self, sink: str, interview: str, places: Collection[int]) -> None:
-        await self._run(handoffs.handed(self._rooms, sink, interview, places, known=self._known))
+        await self._run(self._relays.handed(sink, interview, places))
 
     async def refused(self, sink: str, interview: str, place: int, *, reason: str, dead: bool, now_ms: int) -> None:
         refusal = handoffs.Refusal(sink, interview, place, reason, dead, now_ms)
         await self._run(handoffs.refused(self._rooms, refusal))
 
     async def lease(self, sink: str, interview: str, wanted: Lease, *, over: Lease | None = None) -> Lease | None:
-        return await self._run(leases.take(self._rooms, sink, interview, wanted, over=over))
+        return await self._run(self._relays.lease(leases.Wish(sink, interview, wanted, over)))
 
     async def release(self, sink: str, interview: str, *, node: str) -> None:
-        await self._run(leases.release(self._rooms, sink, interview, node=node))
+        await self._run(self._relays.release(leases.Return(sink, interview, node)))
 
     async def figures(self) -> tuple[SinkFigures, ...]:
         return await self._run(handoffs.figures(self._rooms))

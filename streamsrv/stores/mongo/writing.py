@@ -20,7 +20,7 @@ import asyncio
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -30,6 +30,7 @@ from pymongo.errors import PyMongoError
 from streamsrv import telemetry
 from streamsrv.errors import StoreUnavailable
 from streamsrv.stores.mongo import failures, places
+from streamsrv.stores.mongo.batches import Batches
 from streamsrv.stores.mongo.documents import Rooms
 
 GIVEN_UP: Final = 3
@@ -41,6 +42,8 @@ WATCH_S: Final = 5.0
 """Pause between two looks while nobody reads."""
 MAX_NAMED: Final = 32
 """Interviews a batch names; with more it concerns all."""
+MAX_LOOKS: Final = 10_000
+"""Readers that wait for a look; more are refused with ``StoreUnavailable``."""
 MAX_FORGOTTEN: Final = 16
 """Own announcements remembered to be taken away; readers give the others up."""
 MAX_FAILED: Final = 64
@@ -99,6 +102,7 @@ class Writing:
         self._looked = clock()
         self._looked_to = 0
         """The last place there was when it looked."""
+        self._looks: Batches[None, Look] = Batches(self._look_once, most=MAX_LOOKS)
         self._next_look: asyncio.Task[Look] | None = None
         self._stopped = False
 
@@ -169,10 +173,14 @@ class Writing:
 
     async def view(self, interview: str) -> View:
         """See what is under way for an interview."""
-        last, found = await self._look()
+        last, found = await self._looks.put(None)
         concerned = [name for name, batch in found.items() if _concerns(batch, interview)]
         seen = {name: one.after for name, one in self._seen.items()}
         return View(last, {name: max(_after(found[name]), seen.get(name, 0)) for name in concerned})
+
+    async def _look_once(self, readers: Sequence[None]) -> list[Look]:
+        """One look for all who came before it began."""
+        return [await self._look()] * len(readers)
 
     async def settle(self, view: View, within_s: float = PATIENCE_S) -> None:
         """Wait until what it found is over, or for so long.
