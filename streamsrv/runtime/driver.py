@@ -362,6 +362,7 @@ class Driver:
         self._alarm = None
         if "buffer" in self._troubles:
             self.machine.last_heard = self._services.now()  # we do not read what the peer may have sent
+        self.machine.excuse(self._services.spool.store_away.at)
         self._run(self.machine.tick(self._services.now()))
         self._set_alarm()
 

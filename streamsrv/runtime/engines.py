@@ -28,10 +28,10 @@ FINAL_WITHIN_S = 1.0
 """What a final may wait for its engine."""
 PARTIAL_FIRST_S = 0.5
 """A window engine is not asked about less of a segment: half a word is heard as a wrong one."""
-TRIM_LEAST_S = 3.0
+TRIM_LEAST_S = 2.0
+"""Spans of partials are not trimmed to less, however short the engine's windows are: words need those around them."""
 CONCLUDED_AFTER_S = 0.2
 """A word's faint end is over by then, and half of the usual hangover is left for the engine."""
-"""Spans of partials are not trimmed to less, however short the engine's windows are: words need those around them."""
 
 AnyEngine: TypeAlias = LiveEngine | Scheduler
 """An engine as the server knows it: a window engine is known by its scheduler."""

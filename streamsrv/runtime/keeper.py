@@ -208,9 +208,9 @@ class Keeper:
 
     def _lose(self, error: StoreUnavailable | None = None) -> None:
         """The store is away: what waits, and what comes, goes into the spool meanwhile."""
+        self._store_away.came(error or "no answer")
         if not self._away:
             self._away = True
-            self._store_away.came(error or "no answer")
             self._troubled(True)
         self._put_by()
 

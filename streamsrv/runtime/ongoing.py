@@ -22,7 +22,7 @@ class Ongoing:
         now: monotonic seconds.
     """
 
-    __slots__ = ("_event", "_level", "_log", "_now", "_open", "_over", "_quiet_until", "_times")
+    __slots__ = ("_event", "_level", "_log", "_now", "_open", "_over", "_quiet_until", "_times", "at")
 
     def __init__(
         self,
@@ -39,19 +39,25 @@ class Ongoing:
         self._level: Level = level
         self._now = now
         self._times = 0
+        self.at = float("-inf")
+        """When it was seen last, monotonic seconds."""
         self._quiet_until = float("-inf")
         self._open = False
 
     def came(self, error: BaseException | str, **fields: Field) -> None:
         """It happened, perhaps again."""
         self._times += 1
-        now = self._now()
+        self.at = now = self._now()
         if now < self._quiet_until:
             return
         self._log.log(self._level, self._event, error=error, **fields, times=self._times)
         self._times = 0
         self._quiet_until = now + AGAIN_S
         self._open = True
+
+    def seen(self) -> None:
+        """It is there, found by somebody whose business it is not to tell."""
+        self.at = self._now()
 
     def passed(self) -> None:
         """What was in trouble went well."""

@@ -6,30 +6,30 @@ import asyncio
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
 from streamsrv import commands, telemetry
 from streamsrv.commands import Options
 from streamsrv.errors import Conflict, Draining, Forbidden, NotFound, Stopped, StoreUnavailable, Superseded
-from streamsrv.events import Final, StreamOver
+from streamsrv.events import Final
 from streamsrv.facts import ChannelStart
 from streamsrv.runtime.admission import Admission
 from streamsrv.runtime.driver import Driver
 from streamsrv.runtime.engines import AnyEngine, Engines, machine_settings, wishes_of
 from streamsrv.runtime.fanout import Fanout
+from streamsrv.runtime.orphans import Orphans
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.runtime.spool import Spool
 from streamsrv.runtime.troubles import abortion
+from streamsrv.runtime.turns import Turns
 from streamsrv.session.states import State
-from streamsrv.stores.base import Stream, StreamKey, StreamStats, TranscriptStore
+from streamsrv.stores.base import Stream, StreamKey, TranscriptStore
 
 STOP_WITHIN_S = 5.0
 """Time a stream of a deleted interview has to end as others do; then it is cut."""
-LOOK_S = 10.0
-"""Pause between two looks for streams that no server holds."""
 CATCH_UP_S = 5.0
 """Time the store has to take what was spooled of a stream before its resume is asked to come again."""
 TOKEN_CHARACTERS = 200
@@ -76,6 +76,8 @@ class Streams:
         self._engines = engines
         self._settings = settings
         self._admission = Admission(max_sessions)
+        self.turns = Turns()
+        """Of those who begin or come back."""
         self._drivers: dict[str, Driver] = {}
         self._pending: dict[str, int] = {}
         self._doomed: dict[str, int] = {}
@@ -83,7 +85,7 @@ class Streams:
         self._someone_left = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._orphans: asyncio.Task[None] | None = None
+        self._orphans = Orphans(services, settings.resume_window_s, self._drivers.__contains__)
 
     @property
     def connected(self) -> int:
@@ -138,6 +140,7 @@ class Streams:
                 engine=engine.about.name,
                 now_ms=self._services.utc_ms(),
             )
+            await self.turns.mine()
             key = StreamKey(interview=interview, stream=stream, epoch=record.epochs[-1].epoch)
             starts = (ChannelStart(),) * options.tracks
             return self._drive(key, options, engine, starts, ()), token
@@ -167,10 +170,14 @@ class Streams:
             self._admit(self._engine_of(known[0]), resumes=True)
             await self._settle(stream)
             resumed = await self._services.store.resume_stream(stream, _hash(token), now_ms=self._services.utc_ms())
+            await self.turns.mine()
             if not self.supersede(stream, resumed.key.epoch) and stream in self._drivers:
                 raise Superseded("a newer attempt to resume this stream came before this one was done")
             engine = self._engine_of(resumed.stream)
             return self._drive(resumed.key, resumed.stream.options, engine, resumed.starts, resumed.finals)
+        except StoreUnavailable:
+            self._services.spool.store_away.seen()
+            raise
         finally:
             self._unpend(interview)
 
@@ -326,48 +333,13 @@ class Streams:
         Raises:
             StoreUnavailable: the streams cannot be read.
         """
-        left = await self._left_over({}, self._settings.resume_window_s)
-        self._orphans = asyncio.create_task(self._end_orphans(left))
-
-    async def _left_over(self, known: Mapping[StreamKey, float], window_s: float) -> dict[StreamKey, float]:
-        """Streams that no server holds, each with the time when it is to be ended; those known keep theirs."""
-        found = [key for key in await self._services.store.left_streams() if key.stream not in self._drivers]
-        if new := len(set(found).difference(known)):
-            log.info("streams.found_open", streams=new)
-        end = self._services.now() + window_s
-        return {key: known.get(key, end) for key in found}
-
-    async def _end_orphans(self, left: dict[StreamKey, float]) -> None:
-        # What begins here is for a moment in the store and not among the drivers: it is looked twice.
-        window_s = max(LOOK_S, self._settings.resume_window_s)
-        while True:
-            for key in [key for key, end in left.items() if end <= self._services.now()]:
-                await self._end_orphan(key)
-                del left[key]
-            await asyncio.sleep(max(0.0, min([LOOK_S, *(end - self._services.now() for end in left.values())])))
-            try:
-                left = await self._left_over(left, window_s)
-            except StoreUnavailable:
-                await asyncio.sleep(LOOK_S)
-
-    async def _end_orphan(self, key: StreamKey) -> None:
-        while True:
-            try:
-                await self._services.spool.settle(key.stream)
-                if await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms()):
-                    self._services.fanout.tell(key, StreamOver())
-                return
-            except NotFound:  # its interview was deleted meanwhile
-                return self._services.fanout.tell(key, StreamOver())
-            except StoreUnavailable:
-                await asyncio.sleep(1.0)
+        await self._orphans.start()
 
     async def drain(self, within_s: float) -> None:
         """Take no newcomers, finalise what was said, send everybody elsewhere; returns when all have left."""
         self.draining = True
         self._services.fanout.drain(within_s)
-        if self._orphans is not None:
-            self._orphans.cancel()
+        self._orphans.cancel()
         for driver in tuple(self._drivers.values()):
             driver.order(commands.Drain(within_s=within_s))
         try:
@@ -379,9 +351,7 @@ class Streams:
 
     async def close(self) -> None:
         """Look for nothing any more."""
-        if self._orphans is not None:
-            self._orphans.cancel()
-            await asyncio.gather(self._orphans, return_exceptions=True)
+        await self._orphans.close()
 
     def dismiss(self) -> None:
         """Send everybody away at once; what is neither stored nor spooled is not acknowledged, and comes again."""

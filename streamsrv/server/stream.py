@@ -59,6 +59,7 @@ async def stream(request: web.Request) -> web.StreamResponse:
         return await watch(request)
     if role != "speaker":
         raise BadRequest("option 'role' is neither speaker nor viewer", hint="leave it out to speak")
+    await request.app[STREAMS].turns.mine()
     interview = interview_of(request)
     options, token, unknown = _asked(request)
     holder = request.app[DOOR].holder(request)

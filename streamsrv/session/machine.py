@@ -158,6 +158,10 @@ class Machine:
             case Gap():
                 return [Say(event=events.AudioGap(channel=mark.channel, start=mark.start, stop=mark.stop))]
 
+    def excuse(self, until: float) -> None:
+        """A peer that is away could not come back before: the time it has begins then."""
+        self._parted_at = max(self._parted_at, until)
+
     def heard(self, answer: Answer, now: float) -> list[AnyEffect]:
         """An engine answered."""
         return [] if self.state in OVER else self._hearing.heard(answer, now)

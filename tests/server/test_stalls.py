@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from streamsrv.runtime.streams import Streams
+from streamsrv.runtime.turns import Turns
 from tests.support.processes import Served
+from tests.support.server import running
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +49,48 @@ def test_what_is_spared_is_collected_at_the_end() -> None:
     """Or libraries that count their objects complain on stderr."""
     done = subprocess.run([sys.executable, "-c", LEAVES_A_CYCLE], capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+async def test_of_many_who_come_at_once_each_has_a_turn_of_its_own() -> None:
+    turns, taken, order = Turns(), [0], []
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        taken[0] += 1
+        loop.call_soon(count)
+
+    async def come(number: int) -> None:
+        await turns.mine()
+        order.append((number, taken[0]))
+
+    loop.call_soon(count)
+    await asyncio.gather(*(come(number) for number in range(50)))
+    assert [number for number, _ in order] == list(range(50)), "in the order in which they came"
+    assert all(later > earlier for (_, earlier), (_, later) in pairwise(order))
+
+
+async def test_speakers_that_come_at_once_are_set_up_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    turn = 0
+    loop = asyncio.get_running_loop()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        loop.call_soon(count)
+
+    drive = Streams._drive
+
+    def noted(self: Streams, *args: object) -> object:
+        made.append(turn)
+        return drive(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Streams, "_drive", noted)
+    async with running(tmp_path) as server, aiohttp.ClientSession() as http:
+        loop.call_soon(count)
+        sockets = await asyncio.gather(*(http.ws_connect(server.stream(f"i-{number}")) for number in range(20)))
+        assert len(set(made)) == len(made) == 20, "no two in one turn of the loop"
+        for socket in sockets:
+            await socket.close()

@@ -69,9 +69,9 @@ def main(path: str, *words: str) -> int:
     _tell_when_asked(Path(f"{path}.stacks"))
     _jump_when_asked(Path(f"{path}.offset"))
     from streamsrv.cli import main as serve
-    from streamsrv.runtime import neighbours, streams
+    from streamsrv.runtime import neighbours, orphans
     from streamsrv.server import app
 
     app.HEARTBEAT_S = HEARTBEAT_S
-    streams.LOOK_S = neighbours.CHECK_EVERY_S = LOOK_S  # type: ignore[misc]
+    orphans.LOOK_S = neighbours.CHECK_EVERY_S = LOOK_S  # type: ignore[misc]
     return serve(words)

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 RESUME_WINDOW_S = 60.0 / FASTER
 """A minute, on the fast clock of the speakers."""
-LONG_RESUME_WINDOW_S = 90.0 / FASTER
-"""Where the store is away for up to a minute: who is cut meanwhile is let in again only when it is back."""
 DRAIN_S = 3.0
 HANDED_WITHIN_S = 25.0
 """Sinks that lack something by then will lack it for ever."""
@@ -180,9 +178,7 @@ class Pair(Alone):
         self._plan = plan
         self._services = services
         self._hook = services.hook
-        settings = _settings(model) | services.settings(self._run)
-        settings["STREAMSRV_SESSION_RESUME_WINDOW_S"] = str(LONG_RESUME_WINDOW_S)
-        self.nodes = self._nodes(plan, folder, settings, clock, died)
+        self.nodes = self._nodes(plan, folder, _settings(model) | services.settings(self._run), clock, died)
         self._balancer = Balancer([node.port for node in self.nodes])
         self._reader = Reader(folder, services.reading(plan.consumer, self._run)) if plan.consumer else None
 

@@ -24,7 +24,7 @@ from tests.adversity.runs.plan import Fault, Knock, Plan
 from tests.adversity.runs.rivals import usurp
 from tests.adversity.runs.sender import send, speaker_of
 from tests.adversity.runs.services import Services
-from tests.adversity.runs.site import LONG_RESUME_WINDOW_S, Alone, Pair
+from tests.adversity.runs.site import RESUME_WINDOW_S, Alone, Pair
 from tests.adversity.runs.speaker import Noting, speak
 from tests.adversity.runs.spoil import refuse_spoiled
 from tests.adversity.runs.spooled import spooled_in
@@ -38,7 +38,7 @@ SEEN_WITHIN_S = 8.0
 """A viewer that has not seen every final by then never will."""
 JOBS_WITHIN_S = 20.0
 """Files that are not heard by then never will be."""
-STALE_WITHIN_S = LONG_RESUME_WINDOW_S + 1.0
+STALE_WITHIN_S = RESUME_WINDOW_S + 1.0
 """A session beside a newer one on another node, unheard and without its speaker, waits for that one for so long."""
 LOOKS_EVERY_S = 0.1
 PAGE = 500

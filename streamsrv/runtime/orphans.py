@@ -1,0 +1,89 @@
+"""Streams that no server holds, as a crash leaves them: each may be resumed for a while, then it is ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from streamsrv import telemetry
+from streamsrv.errors import NotFound, StoreUnavailable
+from streamsrv.events import StreamOver
+from streamsrv.runtime.surroundings import Services
+from streamsrv.stores.base import StreamKey, StreamStats
+
+LOOK_S = 10.0
+"""Pause between two looks, or a sixth of the time a stream is waited for."""
+
+log = telemetry.logger("streams")
+
+
+class Orphans:
+    """Looks for them from time to time.
+
+    Args:
+        services: store and clocks.
+        window_s: how long a speaker may stay away; while the store is away that does not count.
+        held: whether this node serves a stream.
+    """
+
+    def __init__(self, services: Services, window_s: float, held: Callable[[str], bool]) -> None:
+        self._services = services
+        self._window_s = window_s
+        self._held = held
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Look now and from time to time.
+
+        Raises:
+            StoreUnavailable: the streams cannot be read.
+        """
+        left = await self._left({}, self._window_s)
+        self._looking = asyncio.create_task(self._look(left))
+
+    def cancel(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def close(self) -> None:
+        """Look no more, and wait for what is under way."""
+        self.cancel()
+        if self._looking is not None:
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _left(self, known: Mapping[StreamKey, float], window_s: float) -> dict[StreamKey, float]:
+        """Streams that no server holds, each with the time when it is to be ended; those known keep theirs."""
+        found = [key for key in await self._services.store.left_streams() if not self._held(key.stream)]
+        if new := len(set(found).difference(known)):
+            log.info("streams.found_open", streams=new)
+        end = self._services.now() + window_s
+        return {key: known.get(key, end) for key in found}
+
+    async def _look(self, left: dict[StreamKey, float]) -> None:
+        # What begins here is for a moment in the store and not among the held: it is looked twice.
+        window_s = max(LOOK_S, self._window_s)
+        pause_s = min(LOOK_S, max(1.0, self._window_s / 6))
+        while True:
+            least = self._services.spool.store_away.at + self._window_s
+            left = {key: max(end, least) for key, end in left.items()}
+            for key in [key for key, end in left.items() if end <= self._services.now()]:
+                await self._end(key)
+                del left[key]
+            await asyncio.sleep(max(0.0, min([pause_s, *(end - self._services.now() for end in left.values())])))
+            try:
+                left = await self._left(left, window_s)
+            except StoreUnavailable:
+                self._services.spool.store_away.seen()
+
+    async def _end(self, key: StreamKey) -> None:
+        while True:
+            try:
+                await self._services.spool.settle(key.stream)
+                if await self._services.store.end_stream(key, stats=StreamStats(), now_ms=self._services.utc_ms()):
+                    self._services.fanout.tell(key, StreamOver())
+                return
+            except NotFound:  # its interview was deleted meanwhile
+                return self._services.fanout.tell(key, StreamOver())
+            except StoreUnavailable:
+                await asyncio.sleep(1.0)
