@@ -212,9 +212,11 @@ async def sqlite() -> AsyncIterator[Store]:
 @asynccontextmanager
 async def mongo(url: str) -> AsyncIterator[Store]:
     name = f"streamsrv_bench_{time.time_ns()}"
-    yield MongoStore(MongoSettings(url=url, database=name))
-    async with AsyncMongoClient[dict[str, object]](url) as client:
-        await client.drop_database(name)
+    try:
+        yield MongoStore(MongoSettings(url=url, database=name))
+    finally:
+        async with AsyncMongoClient[dict[str, object]](url) as client:
+            await client.drop_database(name)
 
 
 @contextmanager

@@ -142,8 +142,9 @@ class WhisperEngine:
     def _finals_as_partials(self, model: Model | None) -> bool:
         """Whether both are heard in the same way: one whole partial can be the final."""
         settings = self._settings
-        beam = settings.beam or BEAM["cpu" if model is None else model.core.device]
-        return beam == 1 and settings.final_window == "fitted" and settings.partial_words == "aligned"
+        if model is None:  # where it will compute is not known yet
+            return False
+        return self._beam(model) == 1 and settings.final_window == "fitted" and settings.partial_words == "aligned"
 
     def _batch(self, model: Model | None) -> int:
         return self._settings.batch or BATCH["cpu" if model is None else model.core.device]

@@ -286,8 +286,8 @@ class Driver:
                 case Hear() as question:
                     self._ear.hear(question)
                 case Keep(final=final) as job:
-                    self._ear.ended(final)
                     self.keeper.put(job)
+                    self._ear.ended(final)
                 case Note() | Settle() as job:
                     self.keeper.put(job)
                 case Release(channel=channel, position=position):

@@ -217,6 +217,7 @@ class FileRun:
             idle_timeout_s=NEVER_S,
             max_stream_s=self._longest_s + 60.0,
             partials_always=False,
+            concluded_after_s=None,
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeAlias
 
 from streamsrv.errors import NotFound, Stopped, StoreUnavailable
@@ -177,7 +178,9 @@ class Keeper:
             try:
                 receipt = await self._do(job)
                 if isinstance(receipt, Outdated):
-                    await self._require_stream()
+                    alarm.cancel()
+                    with suppress(StoreUnavailable):  # whatever the reason is, nothing more is kept
+                        await self._require_stream()
             except NotFound:
                 deleted = f"interview '{self._key.interview}' was deleted"
                 self._gone(Stopped(deleted, hint="begin a new stream, of another interview"))
@@ -208,7 +211,8 @@ class Keeper:
 
     def _lose(self, error: StoreUnavailable | None = None) -> None:
         """The store is away: what waits, and what comes, goes into the spool meanwhile."""
-        self._store_away.came(error or "no answer")
+        if error is not None or not self._away:
+            self._store_away.came(error or "no answer")
         if not self._away:
             self._away = True
             self._troubled(True)

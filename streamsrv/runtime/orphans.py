@@ -9,6 +9,7 @@ from streamsrv import telemetry
 from streamsrv.errors import NotFound, StoreUnavailable
 from streamsrv.events import StreamOver
 from streamsrv.runtime.surroundings import Services
+from streamsrv.session.machine import MOST_WINDOWS
 from streamsrv.stores.base import StreamKey, StreamStats
 
 LOOK_S = 10.0
@@ -65,16 +66,20 @@ class Orphans:
         window_s = max(LOOK_S, self._window_s)
         pause_s = min(LOOK_S, max(1.0, self._window_s / 6))
         while True:
-            least = self._services.spool.store_away.at + self._window_s
-            left = {key: max(end, least) for key, end in left.items()}
-            for key in [key for key, end in left.items() if end <= self._services.now()]:
-                await self._end(key)
-                del left[key]
-            await asyncio.sleep(max(0.0, min([pause_s, *(end - self._services.now() for end in left.values())])))
+            for key in tuple(left):
+                if self._due(left[key]) <= self._services.now():
+                    await self._end(key)
+                    del left[key]
+            await asyncio.sleep(max(0.0, min([pause_s, *(self._due(e) - self._services.now() for e in left.values())])))
             try:
                 left = await self._left(left, window_s)
             except StoreUnavailable:
                 self._services.spool.store_away.seen()
+
+    def _due(self, end: float) -> float:
+        """When a stream is ended: as a session that waits for its speaker does, it waits for the store, too."""
+        until = min(self._services.spool.store_away.at, end + (MOST_WINDOWS - 1) * self._window_s)
+        return max(end, until + self._window_s)
 
     async def _end(self, key: StreamKey) -> None:
         while True:
@@ -86,4 +91,5 @@ class Orphans:
             except NotFound:  # its interview was deleted meanwhile
                 return self._services.fanout.tell(key, StreamOver())
             except StoreUnavailable:
+                self._services.spool.store_away.seen()
                 await asyncio.sleep(1.0)

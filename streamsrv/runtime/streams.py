@@ -72,6 +72,7 @@ class Streams:
 
     def __init__(self, services: Services, engines: Engines, settings: SessionSettings, *, max_sessions: int) -> None:
         self.draining = False
+        self._drain: commands.Drain | None = None
         self._services = services
         self._engines = engines
         self._settings = settings
@@ -217,6 +218,8 @@ class Streams:
         self._drivers[key.stream] = driver
         self._services.fanout.shared.claim(key.interview, key.stream, key.epoch)
         self._empty.clear()
+        if self._drain is not None:  # it began while this one was on its way
+            driver.order(self._drain)
         return driver
 
     def serves(self, stream: str, *, older_than: int | None = None) -> bool:
@@ -338,10 +341,11 @@ class Streams:
     async def drain(self, within_s: float) -> None:
         """Take no newcomers, finalise what was said, send everybody elsewhere; returns when all have left."""
         self.draining = True
+        self._drain = commands.Drain(within_s=within_s)
         self._services.fanout.drain(within_s)
         self._orphans.cancel()
         for driver in tuple(self._drivers.values()):
-            driver.order(commands.Drain(within_s=within_s))
+            driver.order(self._drain)
         try:
             async with asyncio.timeout(within_s):
                 await self._empty.wait()

@@ -118,7 +118,7 @@ class WindowEar:
         """
         lane = self._lanes[final.channel]
         lane.starts.pop(final.segment, None)
-        if not lane.jobs:
+        if not lane.starts:
             self._scheduler.quiet(lane)
         if self._owns(lane) and lane.attention is not None:
             lane.attention.forget(min(lane.starts.values(), default=min(final.stop, lane.fed)))

@@ -88,7 +88,7 @@ class Peer:
         """Close the connection of a peer that says nothing, behind what is being sent."""
         if self._ws.deaf is None and self.last_seen == seen:
             self._transport.close()
-        else:
+        elif not self._transport.is_closing():
             self._looks = self._loop.call_later(QUIET_S, self._look, self.last_seen)
 
     def end(self) -> None:

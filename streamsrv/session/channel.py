@@ -29,7 +29,7 @@ class Segment:
     """Text and stable length of the last partial."""
     known: tuple[Asked, Answer] | None = None
     """The last partial's question and answer, when that would also be the answer to a final."""
-    pause: Position = -1
+    paused_at: Position = -1
     """Where speech ended when a partial was last asked for because the segment may end there."""
     stop: Position = 0
     speech_at: float = 0.0

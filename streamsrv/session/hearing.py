@@ -11,12 +11,17 @@ from streamsrv.session.settings import MachineSettings
 from streamsrv.session.transcript import join, stable_chars
 from streamsrv.session.trimming import UNTRIMMED, trimmed
 
+MOST_UNHEARD_S = 0.3
+"""Of a segment's end, silence to the detector, that a final may leave unheard."""
+BUSY = 3.0
+"""Pauses between partials, in shortest ones, from which on the engine has no time for one at each pause of speech: half
+as long again as promised."""
 EARLY_S = 0.005
 """A partial may be asked so much before its time: audio that comes in steps of the same length just misses it."""
 
 
 class Hearing:
-    """Asks for partials at their pace and for finals at once; hands finals on in segment order.
+    """Asks for partials at their pace, and for finals where no partial is one; hands finals on in segment order.
 
     Args:
         settings: pace and deadlines.
@@ -52,7 +57,7 @@ class Hearing:
     def final(self, channel: Channel, segment: Segment, now: float, *, speech_stop: Position) -> list[AnyEffect]:
         """Ask what was said in a segment that has ended, unless a partial covers all of its speech."""
         covering = self._covering(segment, speech_stop) if segment.over else None
-        if covering is None:
+        if covering is None or segment.stop - covering.stop > MOST_UNHEARD_S * RATE_HZ:
             return [self._ask_final(channel, segment, now)]
         needless = [
             request
@@ -82,7 +87,8 @@ class Hearing:
         return parts.hear(asked, request=request, deadline=now + self._every_s)
 
     def heard(self, answer: Answer, now: float) -> list[AnyEffect]:
-        """An answer came; one that was forgotten, or whose segment has ended meanwhile, is ignored."""
+        """An answer came; one that was forgotten is ignored, and a partial whose segment has ended, unless it is to be
+        the final."""
         self._every_s = max(self._settings.partial_every_s, answer.every_s)
         asked = self._asked.pop(answer.request, None)
         if asked is None:
@@ -122,12 +128,16 @@ class Hearing:
         )
 
     def _may_end(self, channel: Channel, segment: Segment) -> bool:
-        """Whether speech has paused for long enough that a partial may become the final, for the first time since."""
+        """Whether speech has paused for long enough that a partial may become the final; once a pause.
+
+        Not while partials come less often than promised: a pause that is no end would cost one more.
+        """
         after = self._settings.concluded_after_s
         pause = channel.position - channel.quiet
-        if after is None or channel.quiet < after * RATE_HZ or segment.pause >= pause:
+        busy = self._every_s > BUSY * self._settings.partial_every_s
+        if after is None or busy or channel.quiet < after * RATE_HZ or segment.paused_at >= pause:
             return False
-        segment.pause = pause
+        segment.paused_at = pause
         return self._covering(segment, pause) is None
 
     def _covering(self, segment: Segment, speech_stop: Position) -> Asked | None:
@@ -136,10 +146,11 @@ class Hearing:
         if after is None:
             return None
         enough = speech_stop + round(after * RATE_HZ)
-        if segment.known is not None and segment.known[0].stop >= enough:
-            return segment.known[0]
         heard = [asked for asked in self._asked.values() if asked.segment is segment and asked.picked]
-        return next((asked for asked in heard if asked.stop >= enough), None)
+        if segment.known is not None:
+            heard.append(segment.known[0])
+        newest = max(heard, key=lambda asked: asked.stop, default=None)
+        return newest if newest is not None and newest.stop >= enough else None
 
     def _ask_final(self, channel: Channel, segment: Segment, now: float) -> AnyEffect:
         trim = segment.trim if self._settings.trim_finals else UNTRIMMED

@@ -44,6 +44,8 @@ MAX_READY_FINALS = 200
 must not carry hours.  Older ones are read with the transcript."""
 
 
+MOST_WINDOWS = 10
+"""Resume windows that a store which is away may add to a stream's own: trouble without end keeps nothing open."""
 EndCause: TypeAlias = Literal["finish", "disconnect", "timeout", "error"]
 
 
@@ -87,7 +89,7 @@ class Machine:
         self._finals = len(finals)
         self._tail_cut = self._passed_over = False
         self._settling = False
-        self._parted_at = 0.0
+        self._parted_at = self._waits_from = 0.0
         self._cause: EndCause = "finish"
         self._goodbye: commands.Abort | None = None
         self._position = max(start.restart for start in starts)
@@ -159,8 +161,9 @@ class Machine:
                 return [Say(event=events.AudioGap(channel=mark.channel, start=mark.start, stop=mark.stop))]
 
     def excuse(self, until: float) -> None:
-        """A peer that is away could not come back before: the time it has begins then."""
-        self._parted_at = max(self._parted_at, until)
+        """A peer that is away could not come back before: its time begins then, ``MOST_WINDOWS`` later at most."""
+        latest = self._parted_at + MOST_WINDOWS * self.settings.resume_window_s
+        self._waits_from = max(self._waits_from, min(until, latest))
 
     def heard(self, answer: Answer, now: float) -> list[AnyEffect]:
         """An engine answered."""
@@ -189,7 +192,7 @@ class Machine:
 
     def tick(self, now: float) -> list[AnyEffect]:
         """The alarm rang; harmless when it rings early."""
-        if self.state is State.PARTED and now >= self._parted_at + self.settings.resume_window_s:
+        if self.state is State.PARTED and now >= self._waits_from + self.settings.resume_window_s:
             return self._end(Trigger.WINDOW_OVER, "timeout")
         if self.state in TAKES_AUDIO and now >= self.last_heard + self.settings.idle_timeout_s:
             message = f"nothing was sent for {self.settings.idle_timeout_s:g} s"
@@ -202,7 +205,7 @@ class Machine:
     def deadline(self) -> float | None:
         """When ``tick`` is wanted, monotonic seconds; never later than needed, sometimes earlier."""
         if self.state is State.PARTED:
-            return self._parted_at + self.settings.resume_window_s
+            return self._waits_from + self.settings.resume_window_s
         if self.state in TAKES_AUDIO:
             return self.last_heard + self.settings.idle_timeout_s
         return None
@@ -254,7 +257,7 @@ class Machine:
         if clean:
             return self._end(Trigger.FINISH, "disconnect")
         if self._move(Trigger.CUT):
-            self._parted_at = now
+            self._parted_at = self._waits_from = now
         return []
 
     def _drain(self, within_s: float) -> list[AnyEffect]:

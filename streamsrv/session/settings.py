@@ -32,4 +32,4 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether finals too begin where the partials did; otherwise they hear the whole segment."""
     concluded_after_s: float | None = None
     """Silence after the last word that a partial must have heard to be the segment's final; it is asked for as soon as
-    there is so much.  ``None``: finals are always asked for."""
+    there is so much, whether the peer wants partials or not.  ``None``: finals are always asked for."""

@@ -37,7 +37,7 @@ def good() -> Ledger:
         rivals=[Rival(at=2, stream="st", status=101, epoch=epoch, code=4409) for epoch in (2, 3)],
         left=[
             Leaving(
-                stream="soon", shown=shown[:1], acked=23_000, resumed_at=23_500, again=[shown[0].key], ended="closed"
+                stream="soon", shown=shown[:1], acked=23_000, resumed_at=13_400, again=[shown[0].key], ended="closed"
             ),
             Leaving(stream="late", shown=shown[1:], acked=23_000, ended="410", away_s=8.0),
         ],
@@ -75,7 +75,7 @@ def _never_answered(ledger: Ledger) -> None:
 
 
 def _back_at_too_early_a_place(ledger: Ledger) -> None:
-    ledger.left[0].resumed_at = 100
+    ledger.left[0].resumed_at = 13_399
 
 
 def _half_a_stream(ledger: Ledger) -> None:

@@ -62,7 +62,11 @@ async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) 
     assert {fault.what for ledger in ledgers for fault in ledger.plan.faults} >= {"kill", "term", "disk_full", "cut"}
     assert sum(len(one.greeted) > 1 for ledger in ledgers for one in ledger.speaking) >= 4, "speakers came back"
     assert sum(len({final.connection for final in one.shown}) > 1 for ledger in ledgers for one in ledger.watching) >= 3
-    assert all(ledger.snapshots for ledger in ledgers if any(f.what == "kill" for f in ledger.plan.faults))
+    assert all(
+        any(one.readable for one in ledger.snapshots)
+        for ledger in ledgers
+        if any(f.what == "kill" for f in ledger.plan.faults)
+    )
 
 
 @pytest.mark.slow

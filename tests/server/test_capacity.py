@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 
 from streamsrv.runtime.scheduler import Scheduler
 from streamsrv.runtime.scheduling.pace import Load
 from streamsrv.server.health import ENGINES
+from tests.support.recordings import wav
 from tests.support.server import Running, running
 from tests.support.speech import silence, voice
 from tests.support.windows import ScriptedEngine
@@ -144,3 +148,18 @@ async def test_thirty_speakers_at_once_get_their_own_words(tmp_path: Path, clien
     assert said == [f"w{number}" for number in range(1, 31)]
     assert engine.faults == []
     assert max(len(batch) for batch in engine.batches) > 1
+
+
+async def test_a_file_is_heard_in_finals_alone(tmp_path: Path, client: aiohttp.ClientSession) -> None:
+    """Also by an engine whose partials can be finals: they would be heard before those of people who speak."""
+    engine = ScriptedEngine(batch=1)
+    engine.abilities = msgspec.structs.replace(engine.abilities, conclusive=True, whole_finals=False)
+    engine.script = lambda windows: time.sleep(0.04)  # the file has to wait for room in the ring
+    talk = b"".join(voice(1.7, seed=seed) + silence(1.0) for seed in range(40))
+    async with running(tmp_path, engine=engine) as here:
+        form = aiohttp.FormData({"interviewId": "talk", "file": io.BytesIO(wav(talk))})
+        async with client.post(f"{here.http}/transcription/upload?wait=20", data=form) as answer:
+            assert answer.status == 200
+    heard = [window.final for batch in engine.batches for window in batch]
+    assert len(heard) == 40
+    assert all(heard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 
 from streamsrv.events import Final
@@ -110,9 +111,9 @@ def kept(effects: Sequence[AnyEffect]) -> list[Final]:
     return [effect.final for effect in effects if isinstance(effect, Keep)]
 
 
-def silent() -> tuple[Talk, Hear]:
+def silent(settings: MachineSettings = SETTINGS) -> tuple[Talk, Hear]:
     """Two seconds of speech without a question open, and the question that the pause brings at once."""
-    talk = Talk(1, mute=True)
+    talk = Talk(1, mute=True, settings=settings)
     talk.begin()
     for asked in questions(talk.sound(2.0, quiet=False)):
         talk.run(talk.machine.heard(talk.answer(asked, conclusive=False), talk.now))
@@ -209,13 +210,29 @@ def test_a_segment_cut_in_mid_speech_is_asked_about() -> None:
 
 
 def test_what_waits_is_forgotten_when_the_final_is_known() -> None:
-    talk, asked = silent()
+    talk, asked = silent(msgspec.structs.replace(SETTINGS, partial_every_s=0.2))
     talk.run(talk.machine.heard(talk.answer(asked), talk.now))
-    (late,) = questions(talk.sound(0.6, quiet=True))
+    (late,) = questions(talk.sound(HANGOVER_S - AFTER_S, quiet=True))
     effects = talk.end()
     assert kept(effects)
     assert [effect.request for effect in effects if isinstance(effect, Forget)] == [late.request]
     assert talk.machine.picked(late.request, talk.now) is None
+
+
+def test_a_long_rest_of_the_segment_is_heard() -> None:
+    talk, asked = silent(msgspec.structs.replace(SETTINGS, partial_every_s=5.0))
+    talk.run(talk.machine.heard(talk.answer(asked), talk.now))
+    assert not questions(talk.sound(2.0, quiet=True))
+    (final,) = questions(talk.end())
+    assert final.stop == talk.position[0]
+
+
+def test_an_engine_with_too_much_to_do_is_not_asked_at_each_pause() -> None:
+    talk, asked = silent()
+    answer = msgspec.structs.replace(talk.answer(asked), every_s=3.1 * SETTINGS.partial_every_s)
+    talk.run(talk.machine.heard(answer, talk.now))
+    talk.sound(0.25, quiet=False)
+    assert not questions(talk.sound(0.3, quiet=True))
 
 
 def test_without_a_pause_for_it_all_finals_are_asked_for() -> None:

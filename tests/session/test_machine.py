@@ -9,6 +9,7 @@ import pytest
 from streamsrv import commands, events
 from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated
 from streamsrv.session.effects import AnyEffect, Close, Hear, Keep, Leave, Say
+from streamsrv.session.machine import MOST_WINDOWS
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.states import State
 from tests.session.world import WORD, World, spoken
@@ -291,3 +292,16 @@ def test_latency_counts_from_the_arrival_of_the_last_speech() -> None:
     said_at = world.finals[0].latency_ms
     assert 0 < said_at <= round((world.now - ended) * 1000)
     assert world.finals[0].endpoint_ms == 0
+
+
+def test_an_outage_of_the_store_adds_to_the_window_but_not_for_ever() -> None:
+    world = World(31, settings=MachineSettings(resume_window_s=10.0))
+    world.speak(0, 1.0)
+    world.receive(commands.Disconnect(clean=False))
+    parted = world.now
+    for _ in range(400):
+        world.machine.excuse(world.now)
+        world.wind(world.now + 1.0)
+        if world.left:
+            break
+    assert 10.0 * MOST_WINDOWS <= world.now - parted <= 10.0 * (MOST_WINDOWS + 1) + 5.0

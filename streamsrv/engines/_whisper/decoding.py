@@ -56,6 +56,14 @@ class Asked(NamedTuple):
         return [token for word in self.spelled for token in word]
 
 
+class Said(NamedTuple):
+    """The words of one window."""
+
+    words: list[Word]
+    whole: bool
+    """No guard took any away; with more silence behind it one might have stayed."""
+
+
 class Encodings:
     """What the encoder made of some windows.
 
@@ -129,8 +137,9 @@ class Decoder:
         heard = self._generate(asked, encodings, range(len(asked)))
         heard = self._try_again(asked, heard, encodings)
         said = self._words(asked, heard, encodings)
-        for one, answer, found in zip(asked, heard, said, strict=True):
-            conclusive = self._conclusive and one.task.attention.language is not None and not self._wrong(one, answer)
+        for one, answer, (found, whole) in zip(asked, heard, said, strict=True):
+            sure = whole and one.task.attention.language is not None and not self._wrong(one, answer)
+            conclusive = self._conclusive and sure
             one.task.answer = Hypothesis(words=tuple(found), language=_tag(one.language), conclusive=conclusive)
 
     # --- language and prompt ------------------------------------------------------------------------------------
@@ -218,7 +227,7 @@ class Decoder:
 
     # --- words --------------------------------------------------------------------------------------------------
 
-    def _words(self, asked: Sequence[Asked], heard: Sequence[Heard], encodings: Encodings) -> list[list[Word]]:
+    def _words(self, asked: Sequence[Asked], heard: Sequence[Heard], encodings: Encodings) -> list[Said]:
         kept = [self._kept(one, answer) for one, answer in zip(asked, heard, strict=True)]
         found = [
             words.pieces(one.tongue, one.task.window.prefix, one.spelled, tokens[len(one.prefix) :])
@@ -227,14 +236,15 @@ class Decoder:
         aligned = self._align(
             [p for p, one in enumerate(asked) if found[p] and self._measures(one)], asked, kept, encodings
         )
-        said: list[list[Word]] = []
+        said: list[Said] = []
         for place, (one, answer) in enumerate(zip(asked, heard, strict=True)):
             placed: list[Word] = []
             if place in aligned:
                 placed = self._measured(one, found[place], aligned[place])
             elif found[place]:
                 placed = words.estimated(found[place], one.sound.speech, math.exp(answer.logprob))
-            said.append(words.moved(placed, one.sound.skipped * HOP))
+            whole = len(placed) == sum(bool(piece.text) for piece in found[place])
+            said.append(Said(words.moved(placed, one.sound.skipped * HOP), whole))
         return said
 
     def _align(
@@ -262,7 +272,7 @@ class Decoder:
 
     def _measured(self, one: Asked, found: Sequence[words.Piece], aligned: Aligned) -> list[Word]:
         times = words.measured(found, aligned, min(len(one.sound.loud) * HOP, one.task.samples))
-        ended = one.task.window.final or not one.sound.loud[-PAUSE_FRAMES:].any()
+        ended = one.task.window.final or (self._conclusive and not one.sound.loud[-PAUSE_FRAMES:].any())
         placed = words.settled(times, one.sound.loud, whole=ended)
         return guards.credible(placed, one.sound, len(one.spelled))
 

@@ -91,6 +91,8 @@ class Courier:
             superseded = [one.place for one in waiting.handoffs if one.superseded]
             await self._mark(interview, superseded)
             batch = await self._written(interview, waiting)
+            if not await self._leases.hold(interview):  # a store that was slow may have let it run out
+                return "elsewhere"
             outcome = await self._send(interview, batch) if batch else Outcome(taken=0)
             if outcome.taken + len(superseded) == len(waiting.handoffs) < limit:
                 return "drained"  # of what came meanwhile there is news

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 from pymongo import UpdateMany
 
 from streamsrv.stores import validity
-from streamsrv.stores.base import Stream
 from streamsrv.stores.handoff import HandoffKind, Lease, Waiting
 from streamsrv.stores.mongo import documents, handoffs, leases
 from streamsrv.stores.mongo.batches import Batches
@@ -59,7 +58,7 @@ class Found(NamedTuple):
     finals: list[Doc]
     completed: list[Doc]
     deletions: list[Doc]
-    streams: dict[str, Stream]
+    streams: dict[str, Doc]
     """Those the finals are of, by id; a doomed interview has none."""
 
     def places(self) -> list[int]:
@@ -108,13 +107,14 @@ class Relays:
         found = await self._reads.put(wanted)
         upto = await self._upto(view, wanted.interview, max(found.places(), default=0))
         self._remember(wanted.interview, found)
-        seen = {name: validity.limits(stream.epochs) for name, stream in found.streams.items()}
+        known = {name: documents.stream_from(doc) for name, doc in found.streams.items()}
+        seen = {name: validity.limits(stream.epochs) for name, stream in known.items()}
         sink = wanted.sink
         given = [handoffs.final(doc, sink, seen[doc["stream"]]) for doc in found.finals if doc["stream"] in seen]
         given += [handoffs.completion(doc, sink) for doc in found.completed]
         given += [handoffs.deletion(doc, sink) for doc in found.deletions]
         given = sorted((one for one in given if one.place // MAX_SINKS <= upto), key=lambda one: one.place)
-        streams = sorted(found.streams.values(), key=lambda stream: stream.order)
+        streams = sorted(known.values(), key=lambda stream: stream.order)
         return Waiting(streams=tuple(streams), handoffs=tuple(given[: wanted.limit]))
 
     async def _upto(self, view: View, interview: str, highest: int) -> int:
@@ -160,15 +160,15 @@ class Relays:
             for name in limits
         }
 
-    async def _streams(self, interviews: Mapping[str, Doc], finals: Sequence[Doc]) -> dict[str, dict[str, Stream]]:
-        """Per interview and by id, those of the one that has the name now."""
+    async def _streams(self, interviews: Mapping[str, Doc], finals: Sequence[Doc]) -> dict[str, dict[str, Doc]]:
+        """Per interview and by id, those of the one that has the name now; a spoilt one is the trouble of its own."""
         ids = sorted({doc["stream"] for doc in finals if doc["interview"] in interviews})
-        found: dict[str, dict[str, Stream]] = {}
+        found: dict[str, dict[str, Doc]] = {}
         if ids:
             async for doc in self._rooms.streams.find({"_id": {"$in": ids}}).batch_size(len(ids)):
                 name = doc["interview"]
-                if name in interviews and doc["birth"] == interviews[name].get("birth"):
-                    found.setdefault(name, {})[doc["_id"]] = documents.stream_from(doc)
+                if name in interviews and doc.get("birth") == interviews[name].get("birth"):
+                    found.setdefault(name, {})[doc["_id"]] = doc
         return found
 
     # --- what is done with ------------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ LET_IN, OVERTAKEN, ENDED = 101, 409, 410
 NO = frozenset({0, 503})
 """Nobody answered, or a node that leaves: as happens when nodes end."""
 GONE = ("404", "410")
+LEAD_IN_S = 0.6
+"""What lies so little before an ack may be asked for again (docs/protocol.md)."""
 KEPT_S = 60.0 / FASTER - 0.5
 """A stream whose speaker is away for less is kept."""
 
@@ -51,7 +53,7 @@ def _left(ledger: Ledger, planned: Leave, one: Leaving) -> Iterator[str]:
     if one.ended in GONE and one.resumed_at < 0 and one.away_s < KEPT_S:
         yield f"leave: {one.stream} was gone after {one.away_s:.2f} s: {one.ended}"
     if one.resumed_at >= 0:
-        if one.resumed_at < one.acked:
+        if one.resumed_at < one.acked - LEAD_IN_S * planned.speech.rate_hz:
             yield f"leave: {one.stream} was acknowledged to {one.acked} and is to go on at {one.resumed_at}"
         for shown in one.shown:
             if shown.durable == "store" and shown.key not in one.again:

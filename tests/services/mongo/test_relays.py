@@ -70,6 +70,15 @@ async def test_each_gets_its_own_however_much_the_others_have(
     assert await lone == list(range(min(3, page)))
 
 
+async def test_a_spoilt_document_is_the_trouble_of_its_own_interview(store: MongoStore, database: Database) -> None:
+    await fill(store, {"sound": 3, "spoilt": 2, "other": 1})
+    await database.streams.update_one({"_id": "s-spoilt"}, {"$unset": {"options": 1, "epochs": 1, "order": 1}})
+    names = ("sound", "spoilt", "other")
+    sound, spoilt, other = await asyncio.gather(*(waiting(store, one, 10) for one in names), return_exceptions=True)
+    assert (sound, other) == ([0, 1, 2], [0])
+    assert isinstance(spoilt, Exception)
+
+
 async def test_marks_made_together_are_each_of_one_sink(store: MongoStore) -> None:
     names = ["a", "b", "c"]
     await fill(store, dict.fromkeys(names, 4))
