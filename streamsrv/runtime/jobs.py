@@ -71,11 +71,12 @@ class Jobs:
         """Go on with what a process before left, oldest first.
 
         Raises:
-            StoreUnavailable: the jobs cannot be read.
+            StoreUnavailable: the jobs cannot be read; start again.
         """
         left = await self._services.store.open_jobs()
         for job in left:
-            self._enter(job)
+            if job.id not in self._works:  # an attempt before got so far
+                self._enter(job)
         await self.sweep()
         if left:
             log.info("jobs.found", jobs=len(left))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from aiohttp import hdrs, web
 
 from streamsrv import telemetry
+from streamsrv.errors import StoreUnavailable
 from streamsrv.runtime.archive import Archive
 from streamsrv.runtime.decoders import Decoders
 from streamsrv.runtime.engines import Engines
@@ -44,8 +45,12 @@ from streamsrv.stores.base import TranscriptStore
 SPOOL = web.AppKey("spool", Spool)
 HEARTBEAT_S = 15.0
 """Silence after which a peer is pinged; it is cut after half as much again."""
+STORE_EVERY_S = 1.0
+"""Pause between two tries to read what a process before left."""
 STALL_EVERY_S = 0.1
 """How often the event loop's lateness is measured."""
+
+log = telemetry.logger("server")
 
 
 ROUTES = (
@@ -151,26 +156,40 @@ async def _dismiss(app: web.Application) -> None:
 async def _watch(app: web.Application) -> AsyncIterator[None]:
     shared = app[FANOUT].shared
     neighbours = Neighbours(shared, app[STORE], app[FANOUT], app[STREAMS])
+    tasks: list[asyncio.Task[None]] = []
+    outbox = app[OUTBOX]
     await shared.open(neighbours)
-    await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
-    await app[JOBS].start()
-    await app[STREAMS].start()
-    work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run(), neighbours.run())
-    tasks = [asyncio.create_task(one) for one in work]
-    if (outbox := app[OUTBOX]) is not None:
-        outbox.start()
-    yield
-    await app[STREAMS].close()
-    await app[JOBS].close()
-    await app[DECODERS].close()
-    for task in tasks:
-        task.cancel()
-    await neighbours.close()
-    await shared.close()
-    await app[RECORDER].close()
-    await app[SPOOL].close()
-    if outbox is not None:
-        await outbox.close()
+    try:
+        await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
+        await _once_the_store_is_there(app[JOBS].start)
+        await _once_the_store_is_there(app[STREAMS].start)
+        work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run(), neighbours.run())
+        tasks += [asyncio.create_task(one) for one in work]
+        if outbox is not None:
+            outbox.start()
+        yield
+    finally:
+        await app[STREAMS].close()
+        await app[JOBS].close()
+        await app[DECODERS].close()
+        for task in tasks:
+            task.cancel()
+        await neighbours.close()
+        await shared.close()
+        await app[RECORDER].close()
+        await app[SPOOL].close()
+        if outbox is not None:
+            await outbox.close()
+
+
+async def _once_the_store_is_there(start: Callable[[], Awaitable[None]]) -> None:
+    """It was opened, and may have gone away since; nobody is let in before what a process before left is read."""
+    while True:
+        try:
+            return await start()
+        except StoreUnavailable as error:
+            log.warning("server.waits", error=error)
+            await asyncio.sleep(STORE_EVERY_S)
 
 
 async def _pulse(app: web.Application) -> None:

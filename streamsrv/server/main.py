@@ -103,7 +103,9 @@ async def _listen(
             return log.info("server.stopped_early")
         app = make_app(settings, store=outbox.store, engines=engines, numbers=numbers, outbox=outbox, shared=shared)
         gc.collect()  # nobody is here yet
-        async with _door(app, settings) as runner:
+        async with _door(app, settings, stopping) as runner:
+            if runner is None:
+                return log.info("server.stopped_early")
             if await _done(loading, unless=stopping):
                 settled()
                 _say_ready(settings, runner, engines.default.about, why)
@@ -126,12 +128,17 @@ async def _done(task: asyncio.Task[None], *, unless: asyncio.Task[object]) -> bo
 
 
 @asynccontextmanager
-async def _door(app: web.Application, settings: Settings) -> AsyncIterator[Runner]:
-    """Listen, and close everything at the end."""
+async def _door(
+    app: web.Application, settings: Settings, stopping: asyncio.Task[object]
+) -> AsyncIterator[Runner | None]:
+    """Listen, and close everything at the end; ``None`` when we are to stop before."""
     server = settings.server
     runner = Runner(app, most=server.max_connections, most_per_address=server.max_connections_per_address)
-    await runner.setup()
+    beginning = asyncio.create_task(runner.setup())  # which may wait for the store
     try:
+        if not await _done(beginning, unless=stopping):
+            yield None
+            return
         await app[DECODERS].cage()
         try:
             await web.TCPSite(runner, server.host, server.port, backlog=1024).start()
@@ -142,6 +149,8 @@ async def _door(app: web.Application, settings: Settings) -> AsyncIterator[Runne
             ) from error
         yield runner
     finally:
+        beginning.cancel()
+        await asyncio.gather(beginning, return_exceptions=True)
         await runner.cleanup()
 
 

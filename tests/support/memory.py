@@ -46,9 +46,12 @@ class MemoryStore:
         pass
 
     def _called(self, what: str) -> None:
+        self._require()
+        self.log.append(what)
+
+    def _require(self) -> None:
         if self.away:
             raise StoreUnavailable("the store is away")
-        self.log.append(what)
 
     def _owns(self, key: StreamKey) -> bool:
         if key.stream not in self.records:
@@ -146,6 +149,7 @@ class MemoryStore:
         return tuple(self.kept)
 
     async def left_streams(self) -> tuple[StreamKey, ...]:
+        self._require()
         return tuple(
             StreamKey(interview=record.interview, stream=record.id, epoch=record.epochs[-1].epoch)
             for record in self.records.values()
@@ -160,6 +164,7 @@ class MemoryStore:
         return self.jobs.get(job)
 
     async def open_jobs(self) -> tuple[Job, ...]:
+        self._require()
         return tuple(job for job in self.jobs.values() if job.state in OPEN_JOBS)
 
     # --- reading on, listing, deleting --------------------------------------------------------------------------
