@@ -85,7 +85,7 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> tuple[boo
         async with asyncio.timeout(WHOLE_WITHIN_S):
             ledger, complaints = await perform(plan, folder, place, services)
     except Exception as failure:
-        ledger, complaints = Ledger(plan=plan), [f"stage: {type(failure).__name__}: {failure}"]
+        ledger, complaints = Ledger(plan=plan), [f"stage: {type(one).__name__}: {one}" for one in _causes(failure)]
     faults = " ".join(fault.short for fault in plan.faults) or "nothing"
     whole, verdict = sum(ledger.seconds.values()), "BROKE" if complaints else "ok   "
     parts = ", ".join(f"{part} {spent:.1f}" for part, spent in ledger.seconds.items())
@@ -99,6 +99,13 @@ async def _one(plan: Plan, folder: Path, services: Services | None) -> tuple[boo
         _say(f"    {complaint}")
     _say(f"    again: python -m tests.adversity.runs --shape {plan.shape} --seed {plan.seed}    ledger: {where}")
     return False, whole
+
+
+def _causes(failure: BaseException) -> list[BaseException]:
+    """What a group of exceptions is made of."""
+    if isinstance(failure, BaseExceptionGroup):
+        return [cause for one in failure.exceptions for cause in _causes(one)]
+    return [failure]
 
 
 def _say(text: str) -> None:
