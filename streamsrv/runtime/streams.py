@@ -71,7 +71,6 @@ class Streams:
     """
 
     def __init__(self, services: Services, engines: Engines, settings: SessionSettings, *, max_sessions: int) -> None:
-        self.draining = False
         self._drain: commands.Drain | None = None
         self._services = services
         self._engines = engines
@@ -87,6 +86,11 @@ class Streams:
         self._empty = asyncio.Event()
         self._empty.set()
         self._orphans = Orphans(services, settings.resume_window_s, self._drivers.__contains__)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server goes away."""
+        return self._drain is not None
 
     @property
     def connected(self) -> int:
@@ -340,7 +344,6 @@ class Streams:
 
     async def drain(self, within_s: float) -> None:
         """Take no newcomers, finalise what was said, send everybody elsewhere; returns when all have left."""
-        self.draining = True
         self._drain = commands.Drain(within_s=within_s)
         self._services.fanout.drain(within_s)
         self._orphans.cancel()

@@ -13,6 +13,7 @@ import soundfile
 from aiohttp import ClientSession
 from playwright.async_api import Error, expect
 
+from streamsrv.commands import Drain
 from streamsrv.events import AnyEvent, Closed
 from streamsrv.runtime.engines import make_engine
 from streamsrv.runtime.settings import SessionSettings
@@ -194,7 +195,9 @@ async def test_a_stream_that_ended_meanwhile_is_told(tmp_path: Path) -> None:
         await one.choose(recording, "spoken", "away")
         await one["go"].click()
         await expect(one["partial"]).to_be_visible(timeout=WITHIN_MS)
-        server.streams.draining = True  # nobody is let in, so the resume is refused until the stream's time is over
+        server.streams._drain = Drain(
+            within_s=1.0
+        )  # nobody is let in, so the resume is refused until the stream's time is over
         cut(server)
         await one.sees("reconnecting")
         async with asyncio.timeout(WITHIN_MS / 1000):
@@ -203,7 +206,7 @@ async def test_a_stream_that_ended_meanwhile_is_told(tmp_path: Path) -> None:
                     if (await response.json())["streams"][0]["status"] == "ended":
                         break
                 await asyncio.sleep(0.2)
-        server.streams.draining = False
+        server.streams._drain = None
         await one.sees("error")
         await expect(one["notice"]).to_contain_text("ended the stream")
         await expect(one["notice-hint"]).to_contain_text("at the end may be missing")
