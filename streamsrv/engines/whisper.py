@@ -53,7 +53,7 @@ class WhisperEngine:
             batch=self._batch(model),
             prefix=True,
             conclusive=self._finals_as_partials(model),
-            whole_finals=self._settings.final_window == "full" or self._settings.partial_words == "estimated",
+            whole_finals=self._whole_finals,
             partial_every_s=PARTIAL_EVERY_S,
             parallel=1 if model is None else model.core.num_workers,
             floor_s=self._settings.window_floor_s,
@@ -141,10 +141,14 @@ class WhisperEngine:
 
     def _finals_as_partials(self, model: Model | None) -> bool:
         """Whether both are heard in the same way: one whole partial can be the final."""
-        settings = self._settings
         if model is None:  # where it will compute is not known yet
             return False
-        return self._beam(model) == 1 and settings.final_window == "fitted" and settings.partial_words == "aligned"
+        return self._beam(model) == 1 and not self._whole_finals
+
+    @property
+    def _whole_finals(self) -> bool:
+        """Whether a final hears more than its partials, or measures what they guessed."""
+        return self._settings.final_window == "full" or self._settings.partial_words == "estimated"
 
     def _batch(self, model: Model | None) -> int:
         return self._settings.batch or BATCH["cpu" if model is None else model.core.device]

@@ -9,7 +9,7 @@ from streamsrv import telemetry
 from streamsrv.errors import NotFound, StoreUnavailable
 from streamsrv.events import StreamOver
 from streamsrv.runtime.surroundings import Services
-from streamsrv.session.machine import MOST_WINDOWS
+from streamsrv.session.settings import window_over
 from streamsrv.stores.base import StreamKey, StreamStats
 
 LOOK_S = 10.0
@@ -78,8 +78,7 @@ class Orphans:
 
     def _due(self, end: float) -> float:
         """When a stream is ended: as a session that waits for its speaker does, it waits for the store, too."""
-        until = min(self._services.spool.store_away.at, end + (MOST_WINDOWS - 1) * self._window_s)
-        return max(end, until + self._window_s)
+        return window_over(end - self._window_s, self._services.spool.store_away.at, self._window_s)
 
     async def _end(self, key: StreamKey) -> None:
         while True:

@@ -17,6 +17,7 @@ from streamsrv.runtime.engines import Engines
 from streamsrv.runtime.fanout import Fanout
 from streamsrv.runtime.jobs import Jobs
 from streamsrv.runtime.neighbours import Neighbours
+from streamsrv.runtime.ongoing import Ongoing
 from streamsrv.runtime.outbox import Outbox
 from streamsrv.runtime.recorder import Recorder
 from streamsrv.runtime.spool import Spool
@@ -49,8 +50,6 @@ STORE_EVERY_S = 1.0
 """Pause between two tries to read what a process before left."""
 STALL_EVERY_S = 0.1
 """How often the event loop's lateness is measured."""
-
-log = telemetry.logger("server")
 
 
 ROUTES = (
@@ -161,8 +160,8 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
     await shared.open(neighbours)
     try:
         await app[SPOOL].start()  # words that were shown are in the store before anybody takes their stream over
-        await _once_the_store_is_there(app[JOBS].start)
-        await _once_the_store_is_there(app[STREAMS].start)
+        for start in (app[JOBS].start, app[STREAMS].start):
+            await _once_the_store_is_there(start, app[SPOOL].store_away)
         work = (_pulse(app), _stalls(app[METRICS]), app[ARCHIVE].run(), neighbours.run())
         tasks += [asyncio.create_task(one) for one in work]
         if outbox is not None:
@@ -182,14 +181,16 @@ async def _watch(app: web.Application) -> AsyncIterator[None]:
             await outbox.close()
 
 
-async def _once_the_store_is_there(start: Callable[[], Awaitable[None]]) -> None:
+async def _once_the_store_is_there(start: Callable[[], Awaitable[None]], away: Ongoing) -> None:
     """It was opened, and may have gone away since; nobody is let in before what a process before left is read."""
     while True:
         try:
-            return await start()
+            await start()
         except StoreUnavailable as error:
-            log.warning("server.waits", error=error)
+            away.came(error)
             await asyncio.sleep(STORE_EVERY_S)
+        else:
+            return away.passed()
 
 
 async def _pulse(app: web.Application) -> None:

@@ -36,7 +36,7 @@ from streamsrv.session.channel import Channel
 from streamsrv.session.effects import AnyEffect, Close, Cut, Hear, Leave, Release, Say, Settle
 from streamsrv.session.hearing import Hearing
 from streamsrv.session.progress import Progress
-from streamsrv.session.settings import MachineSettings
+from streamsrv.session.settings import MachineSettings, window_over
 from streamsrv.session.states import MOVES, OVER, TAKES_AUDIO, State, Trigger
 
 MAX_READY_FINALS = 200
@@ -44,8 +44,6 @@ MAX_READY_FINALS = 200
 must not carry hours.  Older ones are read with the transcript."""
 
 
-MOST_WINDOWS = 10
-"""Resume windows that a store which is away may add to a stream's own: trouble without end keeps nothing open."""
 EndCause: TypeAlias = Literal["finish", "disconnect", "timeout", "error"]
 
 
@@ -89,7 +87,7 @@ class Machine:
         self._finals = len(finals)
         self._tail_cut = self._passed_over = False
         self._settling = False
-        self._parted_at = self._waits_from = 0.0
+        self._parted_at = self._excused_to = 0.0
         self._cause: EndCause = "finish"
         self._goodbye: commands.Abort | None = None
         self._position = max(start.restart for start in starts)
@@ -161,9 +159,8 @@ class Machine:
                 return [Say(event=events.AudioGap(channel=mark.channel, start=mark.start, stop=mark.stop))]
 
     def excuse(self, until: float) -> None:
-        """A peer that is away could not come back before: its time begins then, ``MOST_WINDOWS`` later at most."""
-        latest = self._parted_at + MOST_WINDOWS * self.settings.resume_window_s
-        self._waits_from = max(self._waits_from, min(until, latest))
+        """A peer that is away could not come back before: its time begins then (see ``window_over``)."""
+        self._excused_to = max(self._excused_to, until)
 
     def heard(self, answer: Answer, now: float) -> list[AnyEffect]:
         """An engine answered."""
@@ -192,7 +189,7 @@ class Machine:
 
     def tick(self, now: float) -> list[AnyEffect]:
         """The alarm rang; harmless when it rings early."""
-        if self.state is State.PARTED and now >= self._waits_from + self.settings.resume_window_s:
+        if self.state is State.PARTED and now >= self._window_over:
             return self._end(Trigger.WINDOW_OVER, "timeout")
         if self.state in TAKES_AUDIO and now >= self.last_heard + self.settings.idle_timeout_s:
             message = f"nothing was sent for {self.settings.idle_timeout_s:g} s"
@@ -205,10 +202,14 @@ class Machine:
     def deadline(self) -> float | None:
         """When ``tick`` is wanted, monotonic seconds; never later than needed, sometimes earlier."""
         if self.state is State.PARTED:
-            return self._waits_from + self.settings.resume_window_s
+            return self._window_over
         if self.state in TAKES_AUDIO:
             return self.last_heard + self.settings.idle_timeout_s
         return None
+
+    @property
+    def _window_over(self) -> float:
+        return window_over(self._parted_at, self._excused_to, self.settings.resume_window_s)
 
     @property
     def settled(self) -> Position:
@@ -257,7 +258,7 @@ class Machine:
         if clean:
             return self._end(Trigger.FINISH, "disconnect")
         if self._move(Trigger.CUT):
-            self._parted_at = self._waits_from = now
+            self._parted_at = now
         return []
 
     def _drain(self, within_s: float) -> list[AnyEffect]:

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 import msgspec
 
+MOST_WINDOWS = 10
+"""Resume windows that a store which is away may add to a stream's own: trouble without end keeps nothing open."""
+
+
+def window_over(parted_at: float, away_at: float, window_s: float) -> float:
+    """When a stream whose speaker is away is ended, monotonic seconds.
+
+    Args:
+        parted_at: when it was cut.
+        away_at: when the store was last found away: nobody could come back before.
+    """
+    return min(max(parted_at, away_at), parted_at + MOST_WINDOWS * window_s) + window_s
+
 
 class MachineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a session may do, and how long it waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -405,18 +406,28 @@ async def test_some_closes_are_for_good(close: int, error: dict[str, object] | N
     assert caught.value.code == (error["code"] if error else "superseded")
 
 
+async def cut(call: Call) -> None:
+    """A line that breaks as soon as the stream is there."""
+    await call.ready()
+    call.cut()
+
+
+def answered_after(moment: asyncio.Event) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """An attempt that the network delivers late."""
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await moment.wait()
+        return web.Response()
+
+    return slow
+
+
 async def test_a_late_attempt_of_our_own_takes_the_stream_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network delivers the request of an attempt that was given up after that of the next one."""
     monkeypatch.setattr("streamsrv.client.link.HANDSHAKE_S", 0.2)
     given_up = asyncio.Event()
 
-    async def cut(call: Call) -> None:
-        await call.ready()
-        call.cut()
-
-    async def slow(_: web.Request) -> web.StreamResponse:
-        await given_up.wait()
-        return web.Response()
+    slow = answered_after(given_up)
 
     async def superseded(call: Call) -> None:
         given_up.set()
@@ -434,10 +445,6 @@ async def test_a_late_attempt_of_our_own_takes_the_stream_once(monkeypatch: pyte
 
 async def test_an_attempt_that_breaks_is_one_attempt() -> None:
     """The server may still be busy with it, and take the stream for it when the next one has it already."""
-
-    async def cut(call: Call) -> None:
-        await call.ready()
-        call.cut()
 
     async def breaks(request: web.Request) -> web.StreamResponse:
         if request.transport is not None:
@@ -460,13 +467,7 @@ async def test_a_late_attempt_of_our_own_overtakes_the_next_one(monkeypatch: pyt
     monkeypatch.setattr("streamsrv.client.link.HANDSHAKE_S", 0.2)
     given_up = asyncio.Event()
 
-    async def cut(call: Call) -> None:
-        await call.ready()
-        call.cut()
-
-    async def slow(_: web.Request) -> web.StreamResponse:
-        await given_up.wait()
-        return web.Response()
+    slow = answered_after(given_up)
 
     async def overtaken(request: web.Request) -> web.StreamResponse:
         given_up.set()

@@ -9,8 +9,7 @@ import pytest
 from streamsrv import commands, events
 from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated
 from streamsrv.session.effects import AnyEffect, Close, Hear, Keep, Leave, Say
-from streamsrv.session.machine import MOST_WINDOWS
-from streamsrv.session.settings import MachineSettings
+from streamsrv.session.settings import MOST_WINDOWS, MachineSettings
 from streamsrv.session.states import State
 from tests.session.world import WORD, World, spoken
 

@@ -138,8 +138,8 @@ class Decoder:
         heard = self._try_again(asked, heard, encodings)
         said = self._words(asked, heard, encodings)
         for one, answer, (found, whole) in zip(asked, heard, said, strict=True):
-            sure = whole and one.task.attention.language is not None and not self._wrong(one, answer)
-            conclusive = self._conclusive and sure
+            sure = self._conclusive and whole and one.task.attention.language is not None
+            conclusive = sure and not self._wrong(one, answer)
             one.task.answer = Hypothesis(words=tuple(found), language=_tag(one.language), conclusive=conclusive)
 
     # --- language and prompt ------------------------------------------------------------------------------------
