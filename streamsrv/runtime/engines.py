@@ -11,7 +11,7 @@ import msgspec
 from streamsrv import telemetry
 from streamsrv.commands import Options
 from streamsrv.engines._whisper.settings import WhisperSettings
-from streamsrv.engines.base import PLAIN, LiveEngine, WindowEngine, Wishes
+from streamsrv.engines.base import PLAIN, Abilities, LiveEngine, WindowEngine, Wishes
 from streamsrv.errors import BadRequest, EngineBusy, SetupError
 from streamsrv.runtime.ear import Answered, Ear, Picked, Read, TroubledBy
 from streamsrv.runtime.file_ear import FileEar
@@ -242,9 +242,8 @@ def is_window(engine: LiveEngine | WindowEngine) -> TypeGuard[WindowEngine]:
     return not engine.abilities.live
 
 
-def machine_settings(engine: AnyEngine, session: SessionSettings) -> MachineSettings:
+def machine_settings(abilities: Abilities, session: SessionSettings) -> MachineSettings:
     """A session's bounds, and the pace its engine bears."""
-    abilities = engine.abilities
     live = abilities.live
     return MachineSettings(
         idle_timeout_s=session.idle_timeout_s,

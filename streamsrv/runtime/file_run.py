@@ -213,7 +213,7 @@ class FileRun:
     def _settings(self, engine: AnyEngine) -> MachineSettings:
         """Nobody watches, so partials are not asked for."""
         return msgspec.structs.replace(
-            machine_settings(engine, self._session),
+            machine_settings(engine.abilities, self._session),
             idle_timeout_s=NEVER_S,
             max_stream_s=self._longest_s + 60.0,
             partials_always=False,

@@ -210,7 +210,7 @@ class Streams:
     ) -> Driver:
         driver = Driver(
             self._services,
-            machine_settings(engine, self._settings),
+            machine_settings(engine.abilities, self._settings),
             key,
             options=options,
             about=engine.about,

@@ -34,6 +34,11 @@ class Agreement:
         return self.stable + self._tail
 
     @property
+    def volatile(self) -> tuple[Word, ...]:
+        """What is believed after the stable words."""
+        return self._tail
+
+    @property
     def stable_to(self) -> Position | None:
         """End of the last stable word; no boundary belongs before it."""
         return self.stable[-1].stop if self.stable else None

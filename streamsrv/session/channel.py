@@ -25,6 +25,7 @@ class Segment:
     """End of the newest span an engine was asked about."""
     asked_at: float = -1.0
     trim: Trim = field(default_factory=lambda: UNTRIMMED)
+    """The last one with which an answer was believed."""
     said: tuple[str, int] = ("", 0)
     """Text and stable length of the last partial."""
     known: tuple[Asked, Answer] | None = None
@@ -53,6 +54,8 @@ class Asked:
     final: bool
     trim: Trim
     """How the question leaves out the segment's beginning."""
+    kept: bool = False
+    """It begins where the one before did, whatever its length: a later beginning was doubted."""
     picked: bool = False
     """The engine is hearing it: it covers what it covers."""
     concludes: bool = False

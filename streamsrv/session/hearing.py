@@ -5,11 +5,12 @@ from __future__ import annotations
 from streamsrv import events
 from streamsrv.facts import RATE_HZ, Answer, Position
 from streamsrv.session import channel as parts
+from streamsrv.session.agreement import continuation
 from streamsrv.session.channel import Asked, Channel, Segment
 from streamsrv.session.effects import AnyEffect, Forget, Hear, Hold, Keep, Say
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.transcript import join, stable_chars
-from streamsrv.session.trimming import UNTRIMMED, trimmed
+from streamsrv.session.trimming import UNTRIMMED, Trim, doubtful, overdue, trimmed
 
 MOST_UNHEARD_S = 0.3
 """Of a segment's end, silence to the detector, that a final may leave unheard."""
@@ -82,7 +83,7 @@ class Hearing:
         if asked.segment is not asked.channel.open:
             del self._asked[request]
             return None
-        asked = self._asked[request] = self._newest(asked.channel, asked.segment, now)
+        asked = self._asked[request] = self._newest(asked.channel, asked.segment, now, kept=asked.kept)
         asked.picked = True
         return parts.hear(asked, request=request, deadline=now + self._every_s)
 
@@ -93,7 +94,7 @@ class Hearing:
         asked = self._asked.pop(answer.request, None)
         if asked is None:
             return []
-        if asked.concludes and (answer.failed or not answer.conclusive):
+        if asked.concludes and (answer.failed or not answer.conclusive or self._doubted(asked, answer)):
             return [self._ask_final(asked.channel, asked.segment, now)]
         if asked.final or asked.concludes:
             return self._final_heard(asked, answer, now)
@@ -108,24 +109,29 @@ class Hearing:
         self._asked.clear()
         return forgotten
 
-    def _newest(self, channel: Channel, segment: Segment, now: float) -> Asked:
-        """A partial of everything there is, begun where its words are not decided yet."""
+    def _newest(self, channel: Channel, segment: Segment, now: float, *, kept: bool = False) -> Asked:
+        """A partial of everything there is, begun where its words are not decided yet.
+
+        Args:
+            kept: begun where the last one that was believed began.
+        """
         segment.asked, segment.asked_at = channel.position, now
-        segment.trim = trimmed(
-            segment.trim,
-            segment.agreement.stable,
-            start=segment.start,
-            stop=channel.position,
-            settings=self._settings,
-        )
         return Asked(
             channel=channel,
             segment=segment,
             stop=channel.position,
             arrived=channel.arrived,
             final=False,
-            trim=segment.trim,
+            trim=segment.trim if kept else self._trimmed(segment, channel.position),
+            kept=kept,
         )
+
+    def _trimmed(self, segment: Segment, stop: Position) -> Trim:
+        """Where a partial may begin; somewhere new only if its answer can be compared with what was believed."""
+        agreement, settings = segment.agreement, self._settings
+        if not (agreement.volatile or overdue(segment.trim, start=segment.start, stop=stop, settings=settings)):
+            return segment.trim
+        return trimmed(segment.trim, agreement.stable, start=segment.start, stop=stop, settings=settings)
 
     def _may_end(self, channel: Channel, segment: Segment) -> bool:
         """Whether speech has paused for long enough that a partial may become the final; once a pause.
@@ -168,15 +174,28 @@ class Hearing:
     def _partial_pending(self, channel: Channel) -> bool:
         return any(asked.channel is channel and not (asked.final or asked.concludes) for asked in self._asked.values())
 
+    def _doubted(self, asked: Asked, answer: Answer) -> bool:
+        """Whether a partial that begins later than those before was heard as if it began at the wrong place."""
+        segment, agreement = asked.segment, asked.segment.agreement
+        known = asked.trim.words <= segment.trim.words
+        if known or overdue(segment.trim, start=segment.start, stop=asked.stop, settings=self._settings):
+            return False
+        heard = continuation(agreement.stable, parts.whole(asked, answer))
+        return doubtful(agreement.stable[asked.trim.words :], agreement.volatile, heard)
+
     def _partial_heard(self, asked: Asked, answer: Answer, now: float) -> list[AnyEffect]:
-        asked.segment.known = (asked, answer) if answer.conclusive else None
-        agreement = asked.segment.agreement
+        channel, segment, agreement = asked.channel, asked.segment, asked.segment.agreement
+        if self._doubted(asked, answer):
+            return [self._ask(self._newest(channel, segment, now, kept=True), now + self._every_s)]
+        if asked.trim.words > segment.trim.words:
+            segment.trim = asked.trim
+        segment.known = (asked, answer) if answer.conclusive else None
         before = agreement.stable_to
         agreement.update(parts.whole(asked, answer))
         effects: list[AnyEffect] = []
         if agreement.stable_to is not None and agreement.stable_to != before:
-            earliest = min(agreement.stable_to, asked.channel.position)
-            effects.append(Hold(channel=asked.channel.number, earliest=earliest))
+            earliest = min(agreement.stable_to, channel.position)
+            effects.append(Hold(channel=channel.number, earliest=earliest))
         return [*effects, *self._said(asked, now)]
 
     def _said(self, asked: Asked, now: float) -> list[AnyEffect]:

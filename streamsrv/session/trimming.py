@@ -2,6 +2,10 @@
 
 What is stable is decided, so the span may begin at any word that is.  It does once it would be longer than the engine
 hears at its lowest price; an hour of monologue then costs per second what its first minute costs.
+
+Where a word begins is the engine's guess.  A span that begins within a word, or behind one that was given, is heard
+wrong: words come twice or not at all.  So a new beginning is tried when something is believed behind the stable words,
+and its answer counts when it goes on with that.
 """
 
 from __future__ import annotations
@@ -12,6 +16,10 @@ import msgspec
 
 from streamsrv.facts import RATE_HZ, Position, Word
 from streamsrv.session.settings import MachineSettings
+
+MOST_DOUBTED = 3.0
+"""A new beginning is not doubted when the span with the old one would be longer than so many times the longest: an
+engine that never says the same twice must not hear all of a segment for that."""
 
 
 class Trim(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +57,31 @@ def trimmed(trim: Trim, stable: Sequence[Word], *, start: Position, stop: Positi
         if boundary >= wanted:
             break
     return best
+
+
+def overdue(trim: Trim, *, start: Position, stop: Position, settings: MachineSettings) -> bool:
+    """Whether a span that begins where the last one did is so long that a new beginning needs no proof."""
+    longest = settings.trim_after_s
+    return longest is not None and stop - (trim.start if trim.words else start) > MOST_DOUBTED * longest * RATE_HZ
+
+
+def doubtful(given: Sequence[Word], expected: Sequence[Word], heard: Sequence[Word]) -> bool:
+    """Whether a span with a new beginning was heard as if it began at the wrong place.
+
+    Args:
+        given: stable words the answer was made to begin with.
+        expected: what was believed after them, heard from the old beginning.
+        heard: what comes after them now.
+    """
+    if expected:
+        return not heard or _plain(heard[0]) != _plain(expected[0])
+    ours, theirs = [_plain(word) for word in given], [_plain(word) for word in heard]
+    return any(theirs[:many] == ours[-many:] for many in range(1, min(len(ours), len(theirs)) + 1))
+
+
+def _plain(word: Word) -> str:
+    """Its letters and digits, if it has any: what surrounds them comes and goes."""
+    return "".join(filter(str.isalnum, word.text.casefold())) or word.text
 
 
 def _between(left: Word, right: Word) -> Position:

@@ -39,7 +39,7 @@ class WindowStage(Stage):
         assert isinstance(scheduler, Scheduler)
         self.scheduler = scheduler
         self.engine = scheduler  # type: ignore[assignment]
-        self.settings = machine_settings(scheduler, SessionSettings())
+        self.settings = machine_settings(scheduler.abilities, SessionSettings())
 
     async def rest(self) -> None:
         """Until the engine has answered everything."""

@@ -15,9 +15,10 @@ import aiohttp
 import msgspec
 import pytest
 
+from streamsrv.engines.base import Abilities
 from streamsrv.facts import RATE_HZ
 from streamsrv.runtime import file_run, job_work
-from streamsrv.runtime.engines import AnyEngine, machine_settings
+from streamsrv.runtime.engines import machine_settings
 from streamsrv.runtime.settings import SessionSettings
 from streamsrv.session.settings import MachineSettings
 from streamsrv.stores.base import StreamKey
@@ -61,9 +62,9 @@ async def stored(folder: Path) -> list[tuple[int, int, int, int, str]]:
     return [(f.channel, f.segment, f.start, f.stop, f.text) for f in finals]
 
 
-def _acknowledging(engine: AnyEngine, session: SessionSettings) -> MachineSettings:
+def _acknowledging(abilities: Abilities, session: SessionSettings) -> MachineSettings:
     """The file is heard in less than the second between two acks: so they come whenever they can."""
-    return msgspec.structs.replace(machine_settings(engine, session), ack_every_s=0.0)
+    return msgspec.structs.replace(machine_settings(abilities, session), ack_every_s=0.0)
 
 
 def _in_steps(take: Take) -> Take:

@@ -95,8 +95,7 @@ def settled(words: Sequence[Word], loud: Mask, *, whole: bool) -> list[Word]:
     """Words that neither end in the middle of a sound nor begin in silence.
 
     Alignment follows the model's attention, which often leaves a word before it is over.  An end inside a sound moves
-    to the end of that sound, but not past the first third of the next word: in fluent speech it stays, and an end that
-    came too late does not go on to swallow a short next word.
+    to the end of that sound, but not past the middle of the next word: in fluent speech it stays.
 
     Args:
         loud: which frames of the window sound.
@@ -105,7 +104,7 @@ def settled(words: Sequence[Word], loud: Mask, *, whole: bool) -> list[Word]:
     done: list[Word] = []
     for place, word in enumerate(words):
         last = place + 1 == len(words)
-        limit = len(loud) * HOP if last else word.stop + min(LATEST, (words[place + 1].stop - word.stop) // 3)
+        limit = len(loud) * HOP if last else word.stop + min(LATEST, (words[place + 1].stop - word.stop) // 2)
         stop = _next(loud, word.stop, limit, sounding=False)
         start = max(word.start, done[-1].stop if done else 0)
         start = min(_next(loud, start, stop, sounding=True), stop)
