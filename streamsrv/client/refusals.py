@@ -97,12 +97,16 @@ class Cut(Exception):
 
     def refusal(self) -> Refused | None:
         """The reason not to come back; ``None`` when the stream can be resumed."""
-        permanent = self.code in FINAL_CLOSES or (self.code == 1008 and not (self.error and self.error.retryable))
-        return self.as_refused() if permanent else None
+        return self.as_refused() if self._permanent else None
+
+    @property
+    def _permanent(self) -> bool:
+        return self.code in FINAL_CLOSES or (self.code == 1008 and not (self.error and self.error.retryable))
 
     def as_refused(self) -> Refused:
         """This close, as the error that ends the stream."""
-        error = self.error or Failed(code=_CLOSE_WORDS.get(self.code or 0, "closed"), message=self.why)
+        word = _CLOSE_WORDS.get(self.code or 0, "closed")
+        error = self.error or Failed(code=word, message=self.why, retryable=not self._permanent)
         return Refused(
             error.message or self.why,
             status=self.code or 1006,

@@ -111,11 +111,10 @@ class Transcription:
         while True:
             try:
                 return await open_link(self._url(), self._api_key, self._time)
-            except Cut as cut:
-                raise cut.as_refused() from None
-            except (Unreachable, Refused) as failure:
-                if not failure.retryable or not self._nodes.turn():
-                    raise
+            except (Cut, Unreachable, Refused) as failure:
+                refusal = failure.as_refused() if isinstance(failure, Cut) else failure
+                if not refusal.retryable or not self._nodes.turn():
+                    raise refusal from None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -155,3 +155,15 @@ async def test_the_first_connection_tries_each_server_once() -> None:
         with pytest.raises(Refused):
             await opened(first.url, second.url).__aenter__()
         assert second.requests == [], "what is wrong here is wrong there"
+
+
+async def test_a_server_that_leaves_before_it_is_ready_is_one_to_come_back_to() -> None:
+    async def going(call: Call) -> None:
+        await call.ws.close(code=1012)
+
+    async with serving(talk(going), talk(going)) as first, serving(talk(well)) as second:
+        with pytest.raises(Refused) as caught:
+            await opened(first.url).__aenter__()
+        assert (caught.value.status, caught.value.retryable) == (1012, True)
+        async with opened(first.url, second.url) as stream:
+            await speak(stream)

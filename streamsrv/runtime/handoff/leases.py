@@ -75,7 +75,11 @@ class Leases:
         self._until.pop(interview, None)  # or it might expire, and be given back, while it is renewed
         rival = self._rivals.get(interview)
         over = rival.lease if rival and now - rival.since >= self._lease_s else None
-        other = await self._store.lease(self._sink, interview, self._next(), over=over)
+        try:
+            other = await self._store.lease(self._sink, interview, self._next(), over=over)
+        except BaseException:
+            self._until[interview] = now  # it may be ours, and has expired: it is given back as such
+            raise
         if other is None:
             self._until[interview] = now + self._lease_s
             self._rivals.pop(interview, None)
@@ -107,10 +111,15 @@ class Leases:
         """Others may have it at once.
 
         Raises:
-            StoreUnavailable: they have to watch it.
+            StoreUnavailable: not yet; it counts as expired, and is given back as such.
         """
-        if self._until.pop(interview, None) is not None:
+        if self._until.pop(interview, None) is None:
+            return
+        try:
             await self._store.release(self._sink, interview, node=self._node)
+        except BaseException:
+            self._until.setdefault(interview, self._now())
+            raise
 
     async def give_all_back(self) -> None:
         """At the end; what the store does not take others have to watch."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from streamsrv.errors import StoreUnavailable
 from streamsrv.runtime.handoff.leases import Leases
 from streamsrv.stores.sqlite import SqliteSettings, SqliteStore
 from tests.stores.builders import NOW_MS
@@ -162,3 +163,25 @@ async def test_leases_nobody_wants_any_more_are_not_watched(store: SqliteStore) 
     clock.s += 91
     await two.drop_expired()
     assert two._rivals == {}
+
+
+@pytest.mark.parametrize("name", ["lease", "release"])
+async def test_what_the_store_does_not_take_is_given_back_later(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A disk that is full for a moment: the lease in the store is ours still."""
+
+    async def full(*_: object, **__: object) -> None:
+        raise StoreUnavailable("full")
+
+    clock = Clock()
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    assert await one.hold("talk")
+    clock.s += 20
+    with monkeypatch.context() as away:
+        away.setattr(store, name, full)
+        with pytest.raises(StoreUnavailable):
+            await (one.hold("talk") if name == "lease" else one.give_back("talk"))
+    assert not await two.hold("talk")
+    await one.drop_expired()
+    assert await two.hold("talk")
