@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,11 @@ READY_WITHIN_S = 60.0
 STOPPED_WITHIN_S = 30.0
 """How long a server may take to stop after SIGTERM; then it is a failure, and the server is killed."""
 SERVICES = Path(__file__).parents[2] / "build" / "services"
+STAND_IN = SERVICES / "jars" / "stand-in.jar"
+_archive_flag = "SharedArchiveFile"
 HOST = "127.0.0.1"
+MORTAL = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: whose parent is killed, or the thread that started it ends, ends as well."""
 
 
 def free_port() -> int:
@@ -38,16 +43,17 @@ def free_port() -> int:
 
 def java(main: str, *arguments: str, heap_mb: int, logs: str = "") -> list[str]:
     """A command that runs a class of the installed ones; quick to start, small, quiet but for the class ``logs``."""
-    assert (SERVICES / "classes").is_dir(), "the Java services are not installed: run scripts/install-services"
+    assert STAND_IN.exists(), "the Java services are not installed: run scripts/install-services"
     return [
         "java",
         f"-Xmx{heap_mb}m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
+        f"-XX:{_archive_flag}={SERVICES / main}.jsa",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         *([f"-Dorg.slf4j.simpleLogger.log.{logs}=info"] if logs else []),
         "-cp",
-        f"{SERVICES / 'classes'}:{SERVICES / 'jars'}/*",
+        f"{SERVICES / 'jars'}/*",
         main,
         *arguments,
     ]
@@ -98,7 +104,9 @@ class Server:
         assert not self.running, "the server runs already"
         self.prepare()
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                [*MORTAL, *self.command()], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         atexit.register(self.kill)
 
     def wait_ready(self) -> None:
@@ -310,3 +318,16 @@ class KafkaServer(Server):
             "broker.session.timeout.ms": 2_000,
             "broker.heartbeat.interval.ms": 500,
         }
+
+
+def _archive() -> None:
+    """Keep the classes that the Java services load, ready for use: from then on they start in half the time."""
+    global _archive_flag
+    _archive_flag = "ArchiveClassesAtExit"
+    for kind in (KafkaServer, MongoServer):
+        with tempfile.TemporaryDirectory() as folder, kind(Path(folder)) as server:
+            server.start().stop()
+
+
+if __name__ == "__main__":
+    _archive()

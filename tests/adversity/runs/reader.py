@@ -10,6 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from tests.adversity.runs.ledger import Handed
+from tests.services.servers import MORTAL
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = ROOT / "examples" / "analysis_consumer.py"
@@ -60,7 +61,15 @@ class Reader:
             words = [word.format(group=f"group-{self._group}") for word in self._words]
             with self._log.open("ab") as out:
                 self._process = process = await asyncio.create_subprocess_exec(
-                    sys.executable, str(PROGRAM), "--inbox", str(self._inbox), *words, stdout=out, stderr=out, cwd=ROOT
+                    *MORTAL,
+                    sys.executable,
+                    str(PROGRAM),
+                    "--inbox",
+                    str(self._inbox),
+                    *words,
+                    stdout=out,
+                    stderr=out,
+                    cwd=ROOT,
                 )
             self.lives += 1
             try:

@@ -72,7 +72,7 @@ class Services:
         port = free_port()
         line = self._lines["kafka"] = await Line(to_port(port)).start()
         self._servers["kafka"] = AdvertisedKafka(self._folder / "kafka", port, line.port)
-        await asyncio.gather(*(asyncio.to_thread(server.start) for server in self._servers.values()))
+        await asyncio.gather(*map(_start, self._servers.values()))
         return self
 
     async def __aexit__(
@@ -93,7 +93,7 @@ class Services:
             if server.running:
                 server.resume()
             else:
-                await asyncio.to_thread(server.start)
+                await _start(server)
 
     def settings(self, run: str) -> dict[str, str]:
         """What nodes are told of them; times are short, as outages are."""
@@ -141,7 +141,7 @@ class Services:
             case "kill" | "stop":
                 await asyncio.to_thread(server.kill if fault.what == "kill" else server.stop)
                 await asyncio.sleep(fault.lasts_s)
-                await asyncio.to_thread(server.start)
+                await _start(server)
             case "freeze":
                 server.pause()
                 await asyncio.sleep(fault.lasts_s)
@@ -218,6 +218,13 @@ class Services:
         async with Redis.from_url(f"redis://{HOST}:{self._servers['redis_streams'].port}/0") as redis:
             entries: Any = await redis.xrange(stream)
             return [bytes(fields[b"event"]) for _, fields in entries]
+
+
+async def _start(server: Server) -> None:
+    """From this thread, with which it ends: those of ``to_thread`` may end before."""
+    await asyncio.to_thread(server.prepare)
+    server.launch()
+    await asyncio.to_thread(server.wait_ready)
 
 
 async def _redis(port: int, *command: str) -> None:
