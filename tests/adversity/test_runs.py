@@ -22,6 +22,7 @@ from tests.adversity.runs.ledger import Died, Ledger
 from tests.adversity.runs.node import Node
 from tests.adversity.runs.nursery import Nursery
 from tests.adversity.runs.plan import Fault, Plan, make, undisturbed
+from tests.adversity.runs.site import RESUME_WINDOW_S
 from tests.models import tone
 
 SEEDS = (26, 32, 64, 73)
@@ -79,7 +80,9 @@ async def test_rivals_full_disks_and_somebody_who_was_away(models: Path, tmp_pat
         Fault(at_s=1.0, what="crowd", whom="speaker 1", lasts_s=0.5),
         Fault(at_s=1.5, what="tmp_full", whom="node 0", lasts_s=0.8),
     )
-    away = tuple(msgspec.structs.replace(drawn.leaves[0], at_s=0.1, away_s=away_s) for away_s in (0.5, 8.3))
+    away = tuple(
+        msgspec.structs.replace(drawn.leaves[0], at_s=0.1, away_s=away_s) for away_s in (0.5, RESUME_WINDOW_S + 0.8)
+    )
     ledger = await judged(msgspec.structs.replace(drawn, faults=faults, leaves=away), models, tmp_path)
     assert ledger.filled == {"log_full": 0, "tmp_full": 0}
     usurped, crowded = (one.stream for one in ledger.speaking[:2])

@@ -37,30 +37,44 @@ WHOLE_WITHIN_S = 150.0
 SLOW_S = 15.0
 """Longer ones are counted; a run on a busy machine is no fault."""
 AT_ONCE = 4
+PAIRS_AT_ONCE = 2
+"""Of those: a pair and its services cost three times as much as a node alone, and four of them two cores' time."""
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
 
 async def perform(plan: Plan, models: Path, folder: Path, services: Services | None = None) -> tuple[Ledger, list[str]]:
     """Run a plan, in a nursery, and without its faults too where the text is unknown; the ledger and the complaints."""
-    model = DIGITS if plan.spoken == "digits" else models / "tone"
-    calm = None
-    if plan.spoken == "digits":
-        alone = msgspec.structs.replace(undisturbed(plan), shape="alone")
-        calm = await Stage(alone, model, folder / "undisturbed").run()
-        if complaints := judge(calm, calm):
-            return calm, [f"undisturbed: {one}" for one in complaints]
-    disturbed = await Stage(plan, model, folder / "disturbed", services).run()
-    return disturbed, judge(disturbed, calm)
+    model = _model(plan, models)
+    if plan.spoken == "tones":
+        ledger = await Stage(plan, model, folder / "disturbed", services).run()
+        return ledger, judge(ledger)
+    begun = time.monotonic()
+    alone = msgspec.structs.replace(undisturbed(plan), shape="alone")
+    async with asyncio.TaskGroup() as both:
+        calmly = both.create_task(Stage(alone, model, folder / "undisturbed").run())
+        running = both.create_task(Stage(plan, model, folder / "disturbed", services).run())
+    calm, ledger = calmly.result(), running.result()
+    ledger.seconds["undisturbed"] = round(time.monotonic() - begun - sum(ledger.seconds.values()), 2)
+    if complaints := judge(calm, calm):
+        return calm, [f"undisturbed: {one}" for one in complaints]
+    return ledger, judge(ledger, calm)
+
+
+def _model(plan: Plan, models: Path) -> Path:
+    return DIGITS if plan.spoken == "digits" else models / "tone"
 
 
 async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tuple[list[int], list[float]]:
     """Run plans, some at a time; the seeds of those that failed, and the seconds that each took."""
+    if this := asyncio.current_task():  # as SIGINT does: nodes, services and disks go as well
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     spent: list[float] = []
     waiting = deque(plans)
     failed: list[int] = []
 
     async def slot(services: Services | None) -> None:
-        while plan := next((one for one in waiting if one.shape == "alone" or services is not None), None):
+        shapes: Sequence[Shape] = ("alone",) if services is None else ("pair", "alone")
+        while plan := next((one for shape in shapes for one in waiting if one.shape == shape), None):
             waiting.remove(plan)
             well, seconds = await _one(plan, folder, services if plan.shape == "pair" else None)
             spent.append(seconds)
@@ -68,14 +82,24 @@ async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tupl
                 failed.append(plan.seed)
 
     slots = min(at_once, len(plans))
-    pairs = min(slots, sum(plan.shape == "pair" for plan in plans))
+    pairs = min(slots, PAIRS_AT_ONCE, sum(plan.shape == "pair" for plan in plans))
+    slots = slots if any(plan.shape == "alone" for plan in plans) else pairs
     async with Nursery(), AsyncExitStack() as services:
-        # Before the first run: four Kafkas that start take seconds of both cores.
+        # Before the first run: Kafkas that start take seconds of both cores.
         standing = await asyncio.gather(
             *(services.enter_async_context(Services(folder / f"services-{number}")) for number in range(pairs))
         )
+        if len(plans) > slots:
+            await asyncio.gather(*(_rehearse(one, plans, folder / f"rehearsal-{n}") for n, one in enumerate(standing)))
         await asyncio.gather(*map(slot, [*standing, *[None] * (slots - pairs)]))
     return sorted(failed), spent
+
+
+async def _rehearse(services: Services, plans: Sequence[Plan], folder: Path) -> None:
+    """What runs in Java compiles itself while it is used: the first run of a pair would take twice as long."""
+    plan = next(one for one in plans if one.shape == "pair")
+    await Stage(undisturbed(plan), _model(plan, folder.parent), folder, services).run()
+    shutil.rmtree(folder)
 
 
 async def _one(plan: Plan, folder: Path, services: Services | None) -> tuple[bool, float]:
@@ -139,8 +163,10 @@ def main() -> int:
     if chosen.seed:
         _say("\n".join(map(str, plans)))
     begun = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # nodes, services and disks go as well
-    failed, spent = asyncio.run(perform_all(plans, folder, chosen.at_once))
+    try:
+        failed, spent = asyncio.run(perform_all(plans, folder, chosen.at_once))
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     slow = f"{sum(seconds > SLOW_S for seconds in spent)} took more than {SLOW_S:g} s, the longest {max(spent):.0f} s"
     _say(f"{len(seeds)} runs, {len(failed)} broke ({failed}), {time.monotonic() - begun:.0f} s; {slow}")
     return 1 if failed else 0

@@ -61,13 +61,13 @@ class Connection:
             await asyncio.sleep(self.delay_s)
         while data and not writer.transport.is_closing():
             await self._open.wait()
-            if writer in self._halved:
-                return  # it was told that nothing more comes
             piece, data = data, b""
             if self.bytes_per_s is not None:
                 size = max(1, int(self.bytes_per_s / 50))
                 piece, data = piece[:size], piece[size:]
                 await asyncio.sleep(len(piece) / self.bytes_per_s)
+            if writer in self._halved:
+                return  # it was told that nothing more comes
             writer.write(piece)
             await writer.drain()
 

@@ -16,7 +16,7 @@ LoneHarm: TypeAlias = Literal["garble", "age"]
 
 SHAPES: tuple[Shape, ...] = ("alone", "pair")
 MOST_VOICES = 8
-FASTER = 8.0
+FASTER = 10.0
 """How much faster clocks run: the patience of speakers and servers is made for minutes, a run takes seconds."""
 DIGITS_EVERY = 7
 """One run of so many speaks recorded digits; odd, so that both shapes do."""
@@ -53,8 +53,13 @@ LONE_EVERY = 3
 (row 39)."""
 AWAY: tuple[float, float] = (0.3, 60.0 / FASTER)
 """Outages of services: up to a minute on the fast clock; short ones come more often."""
-OVER_BY_S = 9.0
-"""Outages of services begin early enough to be over by then: a run has 15 s."""
+SPOKEN_WITHIN_S = 6.5
+"""Who has much to say speaks faster: a run has 15 s, and starts, ends and waits for what is under way besides."""
+OVER_BY_S = 7.5
+"""Faults begin early enough to be over by then.  What comes after one another in one place is shorter where there is no
+time for all of it."""
+TAKES_S: dict[str, float] = {"kill": 0.8, "stop": 0.8, "term": 1.2, "garble": 2.0, "age": 2.0}
+"""What a fault takes besides the time that it lasts: ending and starting a process."""
 SERVICE_HARMS: dict[str, tuple[str, ...]] = {
     "mongo": ("kill", "stop", "freeze", "cut", "stall", "refuse", "delay"),
     "redis": ("kill", "stop", "freeze", "cut", "stall", "refuse", "flush"),
@@ -77,10 +82,10 @@ SELDOM_EVERY = 4
 """One run of so many has one of a kind of the rarer ones."""
 LEAVES_FOR: tuple[float, float] = (0.3, 3.0)
 LEAVES_FOR_GOOD: tuple[float, float] = (60.0 / FASTER + 0.7, 60.0 / FASTER + 1.0)
-"""How long somebody leaves a stream (row 19): it is found again; or gone, on a lone node, which keeps it for 7.5 s."""
+"""How long somebody leaves a stream (row 19): it is found again; or gone, on a lone node, which keeps it for 6 s."""
 LATER = 0.5
 """Share of runs that have one of these, or on a lone node one of the webhook's."""
 MOST_KNOCKS = 2
 """Somebody comes with a wrong token so many times."""
 KAFKA_KILLED_EVERY = 13
-"""Kafka takes seconds to come back, of which a run has few: it is killed in one run of so many."""
+"""Kafka takes a second or two to come back, of which a run has few: it is killed in one run of so many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import msgspec
@@ -30,6 +31,8 @@ from tests.adversity.runs.odds import (
     SELDOM_EVERY,
     SERVICE_HARMS,
     SHAPES,
+    SPOKEN_WITHIN_S,
+    TAKES_S,
     WAYS,
     FileKind,
     Shape,
@@ -38,6 +41,11 @@ from tests.adversity.runs.odds import (
 )
 from tests.adversity.runs.speech import LOW_WORDS, Speech, Utterance, recordings
 from tests.models import tone
+
+FIRST_S = 0.2
+"""Faults begin no sooner."""
+BEGUN_S = 1.0
+"""Those that begin sooner than they were drawn do not before this: by then speakers speak."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +58,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """``line 3`` (of that speaker; those of the viewers and of the files come after), ``way 0`` (from the balancer to
     that node), ``node 0``, ``speaker 3``, ``consumer kafka``, ``mongo`` ..."""
     lasts_s: float = 0.0
+
+    @property
+    def place(self) -> str:
+        """Faults in one place come after one another; nodes are one."""
+        return "node" if self.whom.startswith("node") else self.whom
 
     @property
     def short(self) -> str:
@@ -170,10 +183,9 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     faults += _node_faults(chance, over_s, 2 if shape == "pair" else 1)
     if shape == "pair":
         faults += _service_faults(chance, seed, over_s)
-    chance = random.Random(f"{shape} {seed} more")  # what was added later leaves what was there before as it is
-    faults += _line_faults(chance, range(len(voices) + 1, len(voices) + 3), over_s, rarely=shape == "pair")
-    faults += _rare_faults(chance, shape, over_s)
-    files = (_file(chance, voices, faults, over_s),) if spoken == "tones" else ()
+    more = random.Random(f"{shape} {seed} more")  # what was added later leaves what was there before as it is
+    faults += _line_faults(more, range(len(voices) + 1, len(voices) + 3), over_s, rarely=shape == "pair")
+    faults += _rare_faults(more, shape, over_s)
     chance = random.Random(f"{shape} {seed} still more")
     faults += _later_faults(chance, shape, over_s)
     knocks = tuple(
@@ -181,14 +193,14 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
         for _ in range(MOST_KNOCKS)
     )
     chance = random.Random(f"{shape} {seed} and more")
-    faults += _newer_faults(chance, shape, len(voices), over_s)
+    faults = _in_time([*faults, *_newer_faults(chance, shape, len(voices), over_s)])
     return Plan(
         seed=seed,
         shape=shape,
         spoken=spoken,
         voices=voices,
         faults=tuple(sorted(faults, key=lambda fault: fault.at_s)),
-        files=files,
+        files=(_file(more, voices, faults, over_s),) if spoken == "tones" else (),
         knocks=knocks,
         leaves=_leaves(chance, shape, voices) if spoken == "tones" else (),
     )
@@ -225,7 +237,7 @@ def _voice(chance: random.Random, seed: int, spoken: Spoken) -> Voice:
     return Voice(
         interview=f"run-{seed}-{chance.randint(1, 2)}",
         speech=speech,
-        pace=round(chance.uniform(2.0, 5.0), 1),
+        pace=round(max(chance.uniform(2.0, 5.0), speech.seconds / SPOKEN_WITHIN_S), 2),
         step_ms=chance.choice((20, 40, 100, 100, 250)),
     )
 
@@ -334,6 +346,26 @@ def _leaves(chance: random.Random, shape: Shape, voices: tuple[Voice, ...]) -> t
     return (leave,)
 
 
+def _in_time(faults: list[Fault]) -> list[Fault]:
+    """Those of each place where they come after one another so that all are over in time; others as they are."""
+    placed: list[Fault] = []
+    for place in sorted({fault.place for fault in faults}):
+        some = sorted((fault for fault in faults if fault.place == place), key=lambda fault: fault.at_s)
+        if place.startswith(("line", "way", "speaker", "consumer")):
+            placed += some
+            continue
+        extra_s = sum(TAKES_S.get(fault.what, 0.0) for fault in some)
+        lasting_s = sum(fault.lasts_s for fault in some)
+        share = min(1.0, max(0.0, OVER_BY_S - BEGUN_S - extra_s) / lasting_s) if lasting_s else 1.0
+        end_s = OVER_BY_S
+        for fault in reversed(some):
+            lasts_s = math.floor(fault.lasts_s * share * 100) / 100
+            at_s = min(fault.at_s, end_s - lasts_s - TAKES_S.get(fault.what, 0.0))
+            end_s = round(max(at_s, min(fault.at_s, BEGUN_S)), 2)
+            placed.append(msgspec.structs.replace(fault, at_s=end_s, lasts_s=lasts_s))
+    return placed
+
+
 def _outage(chance: random.Random, what: str, whom: str, over_s: float) -> Fault:
     least, most = AWAY
     lasts_s = least + (most - least) * chance.random() ** 2
@@ -342,5 +374,5 @@ def _outage(chance: random.Random, what: str, whom: str, over_s: float) -> Fault
 
 def _fault(chance: random.Random, what: str, whom: str, over_s: float, lasts: tuple[float, float]) -> Fault:
     return Fault(
-        at_s=round(chance.uniform(0.2, over_s), 2), what=what, whom=whom, lasts_s=round(chance.uniform(*lasts), 2)
+        at_s=round(chance.uniform(FIRST_S, over_s), 2), what=what, whom=whom, lasts_s=round(chance.uniform(*lasts), 2)
     )

@@ -14,13 +14,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from tests.adversity.runs.odds import FASTER
+
 TELL = signal.SIGUSR1
 JUMP = signal.SIGUSR2
 DEEPEST = 12
 """Frames written of each task."""
-LOOK_S = 1.25
-"""Pauses between two looks at what others left or did, ten seconds in earnest: an eighth, as all times of a run."""
-HEARTBEAT_S = 1.9
+LOOK_S = 10.0 / FASTER
+"""Pauses between two looks at what others left or did, ten seconds in earnest."""
+HEARTBEAT_S = 15.0 / FASTER
 """A peer that is silent for so long is asked whether it is there: fifteen seconds in earnest."""
 
 

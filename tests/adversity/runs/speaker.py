@@ -125,8 +125,9 @@ async def speak(
                 noted.ended = "closed"
                 return
         except (Refused, Unreachable) as failure:
-            # No stream came about yet: whoever wants to begin tries again.  Later it would be the end of one.
-            if noted.greeted or not failure.retryable:
+            # No stream came about yet: whoever wants to begin tries again, also while streams of attempts that nobody
+            # heard of fill the interview.  Later it would be the end of one.
+            if noted.greeted or not (failure.retryable or failure.code == "conflict"):
                 noted.ended = f"{failure.code}: {failure}"
                 return
         except StreamsrvError as failure:
@@ -143,12 +144,12 @@ async def _read(stream: Noting) -> None:
 async def _talk(stream: Noting, voice: Voice, audio: bytes, clock: Callable[[], float]) -> None:
     speech = voice.speech
     step = speech.rate_hz * voice.step_ms // 1_000 * speech.frame_bytes
-    begun = clock()
     for at in range(0, len(audio), step):
         piece = audio[at : at + step]
         stream.given += len(piece)
         await stream.send(piece)
-        late = begun + (at + step) / speech.frame_bytes / speech.rate_hz / voice.pace - clock()
-        if late > 0:
-            await asyncio.sleep(late)
+        # By the run's clock: who was let in late has said something meanwhile, and goes on with that.
+        early_s = (at + step) / speech.frame_bytes / speech.rate_hz / voice.pace - clock()
+        if early_s > 0:
+            await asyncio.sleep(early_s)
     await stream.finish()

@@ -195,7 +195,7 @@ class Stage:
         node = self._site.nodes[int(number)] if kind == "node" else None
         if node is not None and fault.what in JUMPS_S:
             return await self._jump(node, fault)
-        async with self._busy.setdefault(kind if kind == "node" else fault.whom, asyncio.Lock()):
+        async with self._busy.setdefault(fault.place, asyncio.Lock()):
             await (self._site.harm(fault) if node is None else self._harm_node(node, fault))
 
     async def _usurp(self, number: int, fault: Fault) -> None:
@@ -288,11 +288,12 @@ class Stage:
 
     async def _come_late(self) -> None:
         """A stream that has ended is not resumed, whoever asks."""
-        for number, stream in self._streams.items():
-            if stream.ready is not None:
-                token, interview = stream.ready.resume_token, self._plan.voices[number].interview
-                if answered := await ask(interview, token, self._site.port, self._clock()):
-                    self.ledger.late.append(answered)
+        asked = [
+            ask(self._plan.voices[number].interview, stream.ready.resume_token, self._site.port, self._clock())
+            for number, stream in self._streams.items()
+            if stream.ready is not None
+        ]
+        self.ledger.late += [answered for answered in await asyncio.gather(*asked) if answered]
 
     async def _sessions_that_stay(self, node: Node) -> float:
         """One whose speaker went to another node, unheard, is found out at a look of its node."""
