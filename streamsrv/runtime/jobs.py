@@ -155,7 +155,8 @@ class Jobs:
 
         Raises:
             BadRequest, UnsupportedLanguage: the options cannot be served.
-            StoreUnavailable: it cannot be recorded; the file is still the caller's.
+            StoreUnavailable: it cannot be recorded; the file is still the caller's.  A record that was made unseen is
+                cancelled when the store answers again.
         """
         self.check(options)
         job = Job(
@@ -171,7 +172,12 @@ class Jobs:
             warnings=warnings,
             created_ms=self._services.utc_ms(),
         )
-        await self._services.store.keep_job(job)
+        try:
+            await self._services.store.keep_job(job)
+        except BaseException:  # it may be recorded all the same, and would wait for ever, without its file
+            self._enter(job)
+            self._stop(self._works[job.id])
+            raise
         self._enter(job)
         self._pump()
         log.info("job.queued", job=job.id, interview=interview, bytes=job.size_bytes, waiting=len(self._queue))
