@@ -103,6 +103,10 @@ def test_outages_last_up_to_a_minute_on_the_fast_clock(all_plans: list[Plan]) ->
     assert sum(lasts_s * odds.FASTER > 30.0 for lasts_s in away) >= 50
 
 
+def test_nodes_of_both_shapes_are_strict_now_and_then(all_plans: list[Plan]) -> None:
+    assert all(sum(plan.strict for plan in all_plans if plan.shape == shape) >= 20 for shape in odds.SHAPES)
+
+
 def test_clocks_of_both_shapes_jump(all_plans: list[Plan]) -> None:
     jumps = {(plan.shape, fault.whom) for plan in all_plans for fault in plan.faults if fault.what in CLOCK_HARMS}
     assert jumps == {("alone", "node 0"), ("pair", "node 0"), ("pair", "node 1")}

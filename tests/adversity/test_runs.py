@@ -144,3 +144,28 @@ async def test_a_node_tells_where_it_is_and_its_clock_jumps(tmp_path: Path) -> N
     told = [datetime.fromisoformat(json.loads(line)["time"]) for line in node.log.read_text().splitlines()]
     assert 3_600 <= (told[-1] - told[0]).total_seconds() < 3_700
     assert [(one.wanted, one.code) for one in died] == [(True, 0)]
+
+
+@pytest.mark.slow
+async def test_a_strict_node_may_write_nowhere_but_to_its_data(tmp_path: Path) -> None:
+    model = {"STREAMSRV_ENGINE_NAME": "whisper", "STREAMSRV_ENGINE_MODEL": str(DIGITS)}
+    died: list[Died] = []
+    node = Node("node 0", tmp_path, model, clock=time.monotonic, died=died.append, strict=True)
+    async with Nursery():
+        await node.prepare()
+        await node.start()
+        try:
+            assert node._process is not None
+            about = Path(f"/proc/{node._process.pid}")
+            told = dict(line.split(":\t", 1) for line in (about / "status").read_text().splitlines())
+            assert told["Uid"].split() == told["Gid"].split() == ["65534"] * 4
+            assert int(told["CapEff"], 16) == 1 << 2, "it may read what root may read, and nothing else"
+            mounts = [line.split()[4:6] for line in (about / "mountinfo").read_text().splitlines()]
+            modes = {place: options.split(",")[0] for place, options in mounts}
+            assert (modes["/"], modes.get("/tmp", "ro"), modes[str(node.data)]) == ("ro", "ro", "rw")
+            await node.term()
+        finally:
+            await node.kill()
+    assert node.database
+    assert {path.stat().st_uid for path in node.data.rglob("*")} == {65_534}
+    assert [(one.wanted, one.code) for one in died] == [(True, 0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Iterable
 
 import aiohttp
 
@@ -14,10 +15,15 @@ from tests.adversity.runs.plan import Knock
 WITHIN_S = 5.0
 
 
-async def knock(planned: Knock, port: int) -> Knocked | None:
-    """Try once, at its time; ``None``: nobody answered, as happens when nodes end."""
+async def knock(planned: Knock, port: int, tokens: Callable[[], Iterable[str]]) -> Knocked | None:
+    """Try once, at its time; ``None``: nobody answered, as happens when nodes end.
+
+    Args:
+        tokens: those of other interviews that are known by then.
+    """
     await asyncio.sleep(planned.at_s)
-    return await ask(planned.interview, secrets.token_urlsafe(32), port, planned.at_s)
+    token = next(iter(tokens()), None) if planned.foreign else None
+    return await ask(planned.interview, token or secrets.token_urlsafe(32), port, planned.at_s)
 
 
 async def ask(interview: str, token: str, port: int, at: float) -> Knocked | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.adversity.runs import nursery, served
+from tests.adversity.runs import nursery, served, strict
 from tests.adversity.runs.balancer import is_ready
 from tests.adversity.runs.ledger import Died
 from tests.adversity.runs.lines import HOST
@@ -75,6 +75,7 @@ class Node:
         clock: seconds since the run began.
         died: told each time it ends.
         disks: which of its folders lie on small disks of their own, which can be filled: ``data``, ``log``, ``tmp``.
+        strict: it may write nowhere but to its data, and is not root.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Node:
         clock: Callable[[], float],
         died: Callable[[Died], None],
         disks: Collection[str] = (),
+        strict: bool = False,
     ) -> None:
         self.name = name
         self.port = free_port()
@@ -98,6 +100,7 @@ class Node:
         self._clock = clock
         self._died = died
         self._disks = {name: folder / name for name in disks}
+        self._strict = strict
         self._process: Child | None = None
         self._watching: asyncio.Task[None] | None = None
         self._wanted = False
@@ -144,6 +147,9 @@ class Node:
             "TMPDIR": str(self._tmp),
             **self._settings,
         }
+        if self._strict:
+            strict.own([self.data])
+            environ[strict.PLACES] = str(self.data)
         return await nursery.current().fork([str(self._beside), "serve"], environ, log)
 
     async def refuses(self) -> tuple[int, str]:

@@ -89,3 +89,5 @@ MOST_KNOCKS = 2
 """Somebody comes with a wrong token so many times."""
 KAFKA_KILLED_EVERY = 13
 """Kafka takes a second or two to come back, of which a run has few: it is killed in one run of so many."""
+STRICT_EVERY = 4
+"""One run of so many has nodes that may write nowhere but to their data, and are not root (row 64)."""

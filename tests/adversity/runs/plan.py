@@ -32,6 +32,7 @@ from tests.adversity.runs.odds import (
     SERVICE_HARMS,
     SHAPES,
     SPOKEN_WITHIN_S,
+    STRICT_EVERY,
     TAKES_S,
     WAYS,
     FileKind,
@@ -108,9 +109,11 @@ class Knock(msgspec.Struct, frozen=True, kw_only=True):
 
     at_s: float
     interview: str
+    foreign: bool = False
+    """It is one of a stream of another interview, if there is any by then."""
 
     def __str__(self) -> str:
-        return f"{self.at_s:6.2f} s  {self.interview}: a wrong token"
+        return f"{self.at_s:6.2f} s  {self.interview}: {'a foreign' if self.foreign else 'a wrong'} token"
 
 
 class Leave(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,6 +139,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[File, ...] = ()
     knocks: tuple[Knock, ...] = ()
     leaves: tuple[Leave, ...] = ()
+    strict: bool = False
+    """Nodes run as strict hosts run them."""
 
     @property
     def consumer(self) -> str:
@@ -162,6 +167,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         head = f"seed {self.seed}: {self.shape}, {self.spoken}, {len(self.voices)} speakers"
+        head += ", strict" if self.strict else ""
         voices = (f"  {n}  {voice}" for n, voice in enumerate(self.voices))
         rest = (*self.files, *self.knocks, *self.leaves, *self.faults)
         return "\n".join([head, *voices, *map(str, rest)])
@@ -189,8 +195,12 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
     chance = random.Random(f"{shape} {seed} still more")
     faults += _later_faults(chance, shape, over_s)
     knocks = tuple(
-        Knock(at_s=round(chance.uniform(0.2, over_s), 2), interview=chance.choice(voices).interview)
-        for _ in range(MOST_KNOCKS)
+        Knock(
+            at_s=round(chance.uniform(0.2, over_s), 2),
+            interview=chance.choice(voices).interview,
+            foreign=number % 2 == 1,
+        )
+        for number in range(MOST_KNOCKS)
     )
     chance = random.Random(f"{shape} {seed} and more")
     faults = _in_time([*faults, *_newer_faults(chance, shape, len(voices), over_s)])
@@ -203,6 +213,7 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
         files=(_file(more, voices, faults, over_s),) if spoken == "tones" else (),
         knocks=knocks,
         leaves=_leaves(chance, shape, voices) if spoken == "tones" else (),
+        strict=random.Random(f"{shape} {seed} strict").randrange(STRICT_EVERY) == 0,
     )
 
 

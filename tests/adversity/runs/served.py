@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
+from tests.adversity.runs import strict
 from tests.adversity.runs.odds import FASTER
 
 TELL = signal.SIGUSR1
@@ -70,6 +71,7 @@ def main(path: str, *words: str) -> int:
     """Be the server: see above."""
     _tell_when_asked(Path(f"{path}.stacks"))
     _jump_when_asked(Path(f"{path}.offset"))
+    strict.confine()
     from streamsrv.cli import main as serve
     from streamsrv.runtime import neighbours, orphans
     from streamsrv.server import app

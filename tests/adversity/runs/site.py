@@ -81,6 +81,7 @@ class Alone:
                 clock=clock,
                 died=died,
                 disks={disk for whom, disk in filled if whom == name},
+                strict=plan.strict,
             )
             for name in names
         ]

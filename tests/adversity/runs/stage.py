@@ -145,7 +145,12 @@ class Stage:
             yield watch(kind, noted, line.port, self._clock)
 
     async def _knock(self, planned: Knock) -> None:
-        if answered := await knock(planned, self._site.port):
+        def tokens() -> Iterator[str]:
+            for number, stream in self._streams.items():
+                if stream.ready is not None and self._plan.voices[number].interview != planned.interview:
+                    yield stream.ready.resume_token
+
+        if answered := await knock(planned, self._site.port, tokens):
             self.ledger.knocked.append(answered)
 
     def _knocks(self) -> Iterator[Coroutine[None, None, None]]:
