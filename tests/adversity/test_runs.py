@@ -25,6 +25,8 @@ from tests.adversity.runs.plan import Fault, Plan, make, undisturbed
 from tests.adversity.runs.site import RESUME_WINDOW_S
 from tests.models import tone
 
+MOUNTS = "small_disk"
+"""Skips where nothing may be mounted, as nodes with disks of their own want it."""
 SEEDS = (26, 32, 64, 73)
 """Short ones; among them SIGKILL, SIGTERM and a full disk."""
 
@@ -56,6 +58,7 @@ async def test_undisturbed_the_words_are_those_that_were_said(models: Path, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures(MOUNTS)
 async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) -> None:
     async with asyncio.TaskGroup() as runs:  # one that fails ends the others in order
         judging = [runs.create_task(judged(make(seed, "alone"), models, tmp_path / str(seed))) for seed in SEEDS]
@@ -71,6 +74,7 @@ async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures(MOUNTS)
 async def test_rivals_full_disks_and_somebody_who_was_away(models: Path, tmp_path: Path) -> None:
     """Rows 16, 19 and 63: each was drawn by a plan, and each really happens."""
     drawn = next(plan for seed in range(300) if (plan := make(seed, "alone")).leaves and len(plan.voices) == 3)
@@ -147,6 +151,7 @@ async def test_a_node_tells_where_it_is_and_its_clock_jumps(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures(MOUNTS)
 async def test_a_strict_node_may_write_nowhere_but_to_its_data(tmp_path: Path) -> None:
     model = {"STREAMSRV_ENGINE_NAME": "whisper", "STREAMSRV_ENGINE_MODEL": str(DIGITS)}
     died: list[Died] = []
