@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +53,24 @@ class Receipts:
 
 
 @pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Wait until the writer has found nothing more to do: what comes a moment before goes along without company."""
+    found_nothing = threading.Event()
+    take = writer.Writer._take
+
+    def noted(self: writer.Writer, limit: int) -> list[writer.Job[object]]:
+        if not (group := take(self, limit)):
+            found_nothing.set()
+        return group
+
+    async def idle() -> None:
+        assert await asyncio.to_thread(found_nothing.wait, WITHIN_S)
+
+    monkeypatch.setattr(writer.Writer, "_take", noted)
+    return idle
+
+
+@pytest.fixture
 async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SqliteStore]:
     monkeypatch.setattr(writer, "GATHER_S", GATHER_S)
     store = SqliteStore(SqliteSettings(data_dir=str(tmp_path / "data")))
@@ -87,8 +106,11 @@ async def test_the_anchor_before_a_final_does_not_wait_for_company(store: Sqlite
     assert (await store.streams("talk"))[0].anchors == (anchor,)
 
 
-async def test_restart_points_under_way_are_hurried_by_a_final(store: SqliteStore, tmp_path: Path) -> None:
+async def test_restart_points_under_way_are_hurried_by_a_final(
+    idle: Callable[[], Awaitable[None]], store: SqliteStore, tmp_path: Path
+) -> None:
     keeper, receipts = await keeper_of(store, tmp_path)
+    await idle()
     keeper.put(Note(restarts=(1_920,)))
     await asyncio.sleep(0.1)
     assert receipts.seen == []  # they wait: nobody needs them
