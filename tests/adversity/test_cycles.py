@@ -55,6 +55,7 @@ async def test_cycles_of_connect_and_cut_leave_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180)
 async def test_thousands_of_cycles_leave_neither_files_nor_memory() -> None:
     """The server is a process of its own, so that its memory is its own."""
     figures, broken = await durability.cycles(durability.Plan(cycles=durability.MANY_CYCLES))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamsrv.engines._sphinx import keeper, slots
-from streamsrv.engines.base import Hypothesis
+from streamsrv.engines.base import Hypothesis, Listener
 from streamsrv.engines.sphinx import SphinxEngine, SphinxSettings
 from streamsrv.errors import EngineBusy, EngineFailed, EngineLost, SetupError
 from tests.engines.hearing import alive, hear, hear_with_replays, open_files, recording, until
@@ -248,12 +248,22 @@ async def test_files_have_workers_that_give_way(start: Start, speech: bytes) -> 
     assert await live.hear(speech[SECOND:], final=True) == heard
 
 
-async def test_workers_are_forked_on_demand_and_retired(start: Start, speech: bytes) -> None:
+async def test_workers_are_forked_on_demand_and_retired(
+    start: Start, speech: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "STALLED_S", 60.0)
     engine = await start(workers=3, idle_s=0.2)
     assert len(engine.workers) == 1
     listeners = [engine.listen(language=None) for _ in range(5)]
-    await asyncio.gather(*(hear(listener, speech[:SECOND]) for listener in listeners))
-    assert 1 < len(engine.workers) <= 3
+    begun = [asyncio.create_task(listener.hear(speech[:SECOND], final=False)) for listener in listeners]
+    await until(lambda: sum(call.done() for call in begun) == 3)
+    assert (len(engine.workers), engine.slots.waiting) == (3, 2), "who has begun keeps his worker"
+
+    async def end(listener: Listener, call: asyncio.Task[Hypothesis]) -> None:
+        await call
+        await listener.hear(b"", final=True)
+
+    await asyncio.gather(*map(end, listeners, begun))
     await until(lambda: len(engine.workers) == 1)
     assert (await hear(listeners[0], speech)).words
 

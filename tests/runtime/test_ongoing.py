@@ -101,7 +101,7 @@ async def test_a_job_that_waits_for_the_store_says_so_once(
     tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job_work, "PAUSE_S", 0.001)
-    begin, refusals = SqliteStore.begin_stream, iter(range(50))
+    begin, refusals = SqliteStore.begin_stream, iter(range(10))
 
     async def away(self: SqliteStore, **begun: Any) -> Any:
         for _ in refusals:
@@ -118,7 +118,7 @@ async def test_a_job_that_waits_for_the_store_says_so_once(
         (event, location.rsplit("/", 1)[-1]) for event in ("job.waits", "job.waits_no_more", "job.ended")
     ]
     assert lines[0]["error"] == "store_unavailable"
-    assert lines[1]["times"] == 49
+    assert lines[1]["times"] == 9
 
 
 async def test_a_store_that_is_away_is_told_once_for_all_sessions(
