@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check
 EXTRAS := sphinx
+# All tests run in two processes, for half of their time is waiting; a choice of them (ARGS) in one: it collects once.
+ALL_TESTS := --numprocesses=2 --dist=worksteal
 NATIVE := $(notdir $(basename $(wildcard native/*.pyx)))
 BUILD_INPUTS := pyproject.toml streamsrv/__init__.py $(wildcard setup.py) $(wildcard constraints/*.txt) \
 	$(wildcard native/*.pyx native/*.pxi native/*.h) $(wildcard streamsrv/_native/*.pxd)
@@ -34,7 +36,7 @@ serve: build ## run the server on 127.0.0.1:3004 (ARGS="--port 3010 --engine sph
 	@exec $(BIN)/streamsrv serve $(ARGS)
 
 test: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.bench-tools ## run the tests (ARGS="-k ring -x")
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest $(or $(ARGS),$(ALL_TESTS))
 
 test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools $(VENV)/.services-tools ## run the tests that need outside services
 	@scripts/test-services $(PY) $(ARGS)

@@ -29,7 +29,8 @@ def test_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a..b", ".a", "-a", "a\n", "\na", "a b", "x" * 129, "\u00e9", "\u0430", "\u0663", *RESERVED]
+    "name",
+    ["", ".", "..", "a..b", ".a", "-a", "a\n", "\na", "a b", "x" * 129, *"\u00e9\u0430\u0663", *sorted(RESERVED)],
 )
 def test_no_names(name: str) -> None:
     assert not taken(name)
