@@ -44,6 +44,10 @@ class Book:
             if interview not in self._busy:
                 self.heard(interview)
 
+    def found_at_work(self) -> None:
+        """Those at work may have something that their turn does not know of."""
+        self._again |= self._busy
+
     def take(self, now: float) -> str | None:
         """The next one, which is at work from now on."""
         self._rouse(now)

@@ -48,6 +48,8 @@ class Relay:
         self._looks_at = world.now()
         self._behind = ""
         """The name up to which the store was looked through."""
+        self._from_the_start = False
+        """A look is under way, and may have passed what is looked for; another one follows it."""
         self._failures = 0
         """Of the sink, in a row."""
         self._pauses_until = world.now()
@@ -74,7 +76,9 @@ class Relay:
         self._news.set()
 
     def look_again(self) -> None:
-        """Somebody made dead letters pending."""
+        """Somebody made dead letters pending: those at work go on after their turn, others are looked for."""
+        self._book.found_at_work()
+        self._from_the_start = self._look is not None or bool(self._behind)
         self._looks_at = self._now()
         self._news.set()
 
@@ -140,7 +144,10 @@ class Relay:
             found = await self._world.store.due(self.name, after=self._behind, limit=PAGE)
             self._book.found(found)
             self._behind = found[-1] if len(found) == PAGE else ""
-            pause_s = 0.0 if self._behind else pause_s
+            if self._behind:
+                pause_s = 0.0
+            elif self._from_the_start:
+                pause_s, self._from_the_start = 0.0, False
             await self._leases.drop_expired()
         except StoreUnavailable as error:
             self._lost_store(error)
