@@ -174,6 +174,7 @@ def _run(run: Trial) -> dict[str, object]:
         "stall_ms": msgspec.to_builtins(run.stall),
         "cores": run.cores,
         "others_cores": run.others,
+        "stolen_ms": run.stolen_ms,
         "rss_mb": run.rss_mb,
         "told_degraded": run.degraded,
         "speaker_late_ms": msgspec.to_builtins(spread(heard.late)),

@@ -49,6 +49,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """CPU seconds of the server per second."""
     others: float
     """CPU seconds per second of everything on the machine that is neither the server nor the speakers: noise."""
+    stolen_ms: float
+    """CPU time that other machines took of this one's cores: each may have stopped a loop for that long."""
     rss_mb: float
     degraded: int
     """Times somebody was told of trouble."""
@@ -100,6 +102,7 @@ async def trial(
     heard, refused, told = Judged(), 0, 0
     async with aiohttp.ClientSession() as http, aiohttp.ClientSession(url(port)) as aside:
         before, began, busy = await look(aside), asyncio.get_running_loop().time(), _busy_s() - time.process_time()
+        stolen = _stolen_s()
 
         async def speak(number: int, script: Script) -> None:
             nonlocal refused, told
@@ -118,6 +121,7 @@ async def trial(
         after, took = await look(aside), asyncio.get_running_loop().time() - began
         served = after.cpu_s - before.cpu_s
         busy = _busy_s() - time.process_time() - busy
+        stolen = _stolen_s() - stolen
     return Trial(
         sessions=len(scripts),
         refused=refused,
@@ -125,6 +129,7 @@ async def trial(
         stall=spread(after.stalls_ms),
         cores=round(served / took, 2),
         others=round(max(0.0, busy - served) / took, 2),
+        stolen_ms=round(1000 * stolen),
         rss_mb=round(_mb(after), 1),
         degraded=told,
     )
@@ -132,10 +137,17 @@ async def trial(
 
 def _busy_s() -> float:
     """CPU seconds that all cores together were busy since the machine was started."""
-    user, nice, system, _idle, _waiting, interrupts, soft = map(
-        int, Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
-    )
-    return (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+    user, nice, system, _idle, _waiting, interrupts, soft, _stolen = _seconds()
+    return user + nice + system + interrupts + soft
+
+
+def _stolen_s() -> float:
+    return _seconds()[7]
+
+
+def _seconds() -> list[float]:
+    """Of all cores together, since the machine was started, in the order of proc(5)."""
+    return [int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in Path("/proc/stat").read_text().split(maxsplit=9)[1:9]]
 
 
 def _mb(seen: Look) -> float:

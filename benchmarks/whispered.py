@@ -204,6 +204,7 @@ def figures(done: Done) -> dict[str, object]:
         "offline_wer": None if done.offline_wer is None else round(done.offline_wer, 4),
         "stall_ms": msgspec.to_builtins(done.run.stall),
         "others_cores": done.run.others,
+        "stolen_ms": done.run.stolen_ms,
     }
 
 

@@ -30,6 +30,7 @@ def run(sessions: int, *commits: float, refused: int = 0, seconds: float = 12.0,
         stall=spread([1.0]),
         cores=1.0,
         others=0.1,
+        stolen_ms=0,
         rss_mb=100.0,
         degraded=0,
     )
