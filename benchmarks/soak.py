@@ -1,8 +1,9 @@
 """Whether live sessions on Whisper keep their memory: ``python -m benchmarks.load --engine whisper --soak MINUTES``.
 
-Speakers talk for minutes on end; the server's resident memory is read once in five seconds, after its allocator gave
-back what it kept in store.  What a session costs is what the server has more than before anybody came, and its slope is
-a line through the last two thirds.  A small model does: what it computes is freed after each batch whatever its size.
+Speakers talk for minutes on end; the server's resident memory is read twice a second, after its allocator gave back
+what it kept in store.  What a session costs is what the server has more at the worst moment than before anybody came.
+Its slope is a line through the last two thirds, of the lowest reading in each five seconds: batches under way come and
+go, and are megabytes.  A small model does: what it computes is freed after each batch whatever its size.
 
 Guards, which alone decide the exit code: those of every session.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +28,8 @@ from benchmarks.spoken import tones
 from benchmarks.trials import Trial, model_folder, server, trial
 
 EVERY_S: Final = 5.0
+READINGS: Final = 10
+"""In that time."""
 SESSIONS: Final = 24
 SHARE: Final = 0.6
 WARM_S: Final = 480.0
@@ -42,19 +47,34 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     """Before the speakers came, after others had been there."""
     at_s: list[float]
     resident_mb: list[float]
+    """The lowest readings."""
+    highest_mb: float
     run: Trial
 
     @property
     def mb_per_session(self) -> float:
         """At the worst moment."""
-        return (max(self.resident_mb) - self.empty_mb) / self.run.sessions
+        return (self.highest_mb - self.empty_mb) / self.run.sessions
 
     @property
     def slope_kb(self) -> float:
         """Growth per session and minute, kB, over the last two thirds."""
-        first = len(self.at_s) // 3
+        return slope(self._points) / self.run.sessions
+
+    @property
+    def doubt_kb(self) -> float:
+        """Standard error of ``slope_kb``, if readings were independent."""
+        points, each = self._points, slope(self._points)
+        middle = statistics.fmean(at for at, _ in points)
+        rest = [kb - each * (at - middle) for at, kb in points]
+        apart = sum((at - middle) ** 2 for at, _ in points)
+        return math.sqrt(statistics.pvariance(rest) / apart * len(rest) / max(1, len(rest) - 2)) / self.run.sessions
+
+    @property
+    def _points(self) -> list[tuple[float, float]]:
+        """Minutes and kB."""
         points = [(at / 60, 1024 * mb) for at, mb in zip(self.at_s, self.resident_mb, strict=True)]
-        return slope(points[first:]) / self.run.sessions
+        return points[len(points) // 3 :]
 
 
 async def measure(minutes: float, sessions: int) -> Soaked:
@@ -64,19 +84,26 @@ async def measure(minutes: float, sessions: int) -> Soaked:
             empty_mb = await _resident_mb(http)
             at_s: list[float] = []
             resident_mb: list[float] = []
+            highest_mb = [empty_mb]
             scripts = [tones(100 + n, 60 * minutes, share=SHARE) for n in range(sessions)]
-            watching = asyncio.create_task(_watch(http, at_s, resident_mb))
+            watching = asyncio.create_task(_watch(http, at_s, resident_mb, highest_mb))
             run = await trial(port, scripts, seed=2)
             watching.cancel()
-    return Soaked(empty_mb=empty_mb, at_s=at_s, resident_mb=resident_mb, run=run)
+    return Soaked(empty_mb=empty_mb, at_s=at_s, resident_mb=resident_mb, highest_mb=max(highest_mb), run=run)
 
 
-async def _watch(http: aiohttp.ClientSession, at_s: list[float], resident_mb: list[float]) -> None:
+async def _watch(
+    http: aiohttp.ClientSession, at_s: list[float], lowest_mb: list[float], highest_mb: list[float]
+) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     while True:
-        await asyncio.sleep(EVERY_S)
-        resident_mb.append(round(await _resident_mb(http), 2))
+        readings = []
+        for _ in range(READINGS):
+            await asyncio.sleep(EVERY_S / READINGS)
+            readings.append(round(await _resident_mb(http), 2))
+        lowest_mb.append(min(readings))
+        highest_mb.append(max(readings))
         at_s.append(round(loop.time() - begun, 1))
 
 
@@ -101,7 +128,9 @@ def main(arguments: Sequence[str]) -> int:
         "minutes": asked.soak,
         "mb_per_session": round(soaked.mb_per_session, 3),
         "kb_per_session_and_minute": round(soaked.slope_kb, 3),
+        "standard_error_kb": round(soaked.doubt_kb, 3),
         "empty_mb": round(soaked.empty_mb, 2),
+        "highest_mb": soaked.highest_mb,
         "resident_mb": soaked.resident_mb,
         "words": soaked.run.heard.words,
         "words_wrong": soaked.run.heard.truth_errors,
@@ -110,8 +139,8 @@ def main(arguments: Sequence[str]) -> int:
         drawn(plot.place("soak-whisper", measured.date), soaked)
     told = (
         f"{asked.sessions} sessions for {asked.soak:g} minutes: {soaked.mb_per_session:.2f} MB a session at most "
-        f"(goal {GOALS['mb_per_session']}), slope {soaked.slope_kb:.2f} kB per session and minute "
-        f"(goal {GOALS['kb_per_session_and_minute']:g}); {soaked.run.heard.words} words, "
+        f"(goal {GOALS['mb_per_session']}), slope {soaked.slope_kb:.2f} +- {soaked.doubt_kb:.2f} kB per session and "
+        f"minute (goal {GOALS['kb_per_session_and_minute']:g}); {soaked.run.heard.words} words, "
         f"{soaked.run.heard.truth_errors} wrong"
     )
     return finish(measured, "soak-whisper", told, keep=not asked.dry)

@@ -115,9 +115,22 @@ def test_sessions_are_held(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 def test_the_slope_is_of_the_later_part() -> None:
     at_s = [5.0 * n for n in range(120)]
     grown = [100.0 + min(at, 120.0) / 10 + at / 60 * 0.5 for at in at_s]
-    soaked = soak.Soaked(empty_mb=90.0, at_s=at_s, resident_mb=grown, run=run(8))
+    soaked = soak.Soaked(empty_mb=90.0, at_s=at_s, resident_mb=grown, highest_mb=120.0, run=run(8))
     assert soaked.slope_kb == pytest.approx(1024 * 0.5 / 8)
-    assert soaked.mb_per_session == pytest.approx((max(grown) - 90) / 8)
+    assert soaked.doubt_kb == pytest.approx(0.0, abs=1e-6)
+    assert soaked.mb_per_session == pytest.approx(30 / 8)
+
+
+def test_readings_that_swing_make_the_slope_doubtful() -> None:
+    at_s = [5.0 * n for n in range(120)]
+    chance = np.random.default_rng(1)
+    slopes, doubts = [], []
+    for _ in range(200):
+        readings = list(130.0 + chance.normal(0.0, 1.0, len(at_s)))
+        soaked = soak.Soaked(empty_mb=90.0, at_s=at_s, resident_mb=readings, highest_mb=140.0, run=run(24))
+        slopes.append(soaked.slope_kb)
+        doubts.append(soaked.doubt_kb)
+    assert np.mean(doubts) == pytest.approx(np.std(slopes), rel=0.2)
 
 
 @pytest.mark.slow
