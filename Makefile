@@ -42,7 +42,7 @@ test-services: build $(VENV)/.test-tools $(VENV)/.browser-tools $(VENV)/.service
 	@scripts/test-services $(PY) $(ARGS)
 
 test-adversity: build $(VENV)/.test-tools $(VENV)/.whisper-tools $(VENV)/.services-tools ## 300 randomised runs in which everything fails (ARGS="--seed 17")
-	@scripts/install-services
+	@scripts/install-services $(PY)
 	@$(PY) -m tests.adversity.runs --seeds 300 $(ARGS)
 
 check: build $(addprefix $(VENV)/., $(addsuffix -tools, test whisper bench browser services dev)) ## house checks: style, types, stubs, import rules

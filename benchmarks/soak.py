@@ -65,6 +65,8 @@ class Soaked(msgspec.Struct, frozen=True, kw_only=True):
     def doubt_kb(self) -> float:
         """Standard error of ``slope_kb``, if readings were independent."""
         points, each = self._points, slope(self._points)
+        if len(points) < 2:
+            return 0.0
         middle = statistics.fmean(at for at, _ in points)
         rest = [kb - each * (at - middle) for at, kb in points]
         apart = sum((at - middle) ** 2 for at, _ in points)

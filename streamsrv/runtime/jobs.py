@@ -18,6 +18,7 @@ from streamsrv.runtime.engines import Engines, wishes_of
 from streamsrv.runtime.file_run import FileServices
 from streamsrv.runtime.job_work import Means, Progress, Work
 from streamsrv.runtime.settings import SessionSettings, UploadSettings
+from streamsrv.runtime.unsure import Unsure
 from streamsrv.runtime.uploads import Spool, Uploads
 from streamsrv.stores.base import OPEN_JOBS, Job
 
@@ -62,6 +63,7 @@ class Jobs:
         """Jobs that are not over, queued ones included."""
         self._queue: deque[Work] = deque()
         self._running: set[Work] = set()
+        self._unsure = Unsure(services.store, services.utc_ms)
         self._receiving = 0
         self._closing = self._draining = False
 
@@ -106,7 +108,7 @@ class Jobs:
         tasks = [work.task for work in self._running if work.task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._unsure.close(), return_exceptions=True)
 
     # --- newcomers --------------------------------------------------------------------------------------------------
 
@@ -155,8 +157,7 @@ class Jobs:
 
         Raises:
             BadRequest, UnsupportedLanguage: the options cannot be served.
-            StoreUnavailable: it cannot be recorded; the file is still the caller's.  A record that was made unseen is
-                cancelled when the store answers again.
+            StoreUnavailable: it cannot be recorded; the file is still the caller's.
         """
         self.check(options)
         job = Job(
@@ -175,8 +176,7 @@ class Jobs:
         try:
             await self._services.store.keep_job(job)
         except BaseException:  # it may be recorded all the same, and would wait for ever, without its file
-            self._enter(job)
-            self._stop(self._works[job.id])
+            self._unsure.add(job)
             raise
         self._enter(job)
         self._pump()

@@ -113,9 +113,10 @@ class Hearing:
         """A partial of everything there is, begun where its words are not decided yet.
 
         Args:
-            kept: begun where the last one that was believed began.
+            kept: begun where the last one that was believed began, while that may be.
         """
         segment.asked, segment.asked_at = channel.position, now
+        kept = kept and not self._overdue(segment, channel.position)
         return Asked(
             channel=channel,
             segment=segment,
@@ -128,10 +129,13 @@ class Hearing:
 
     def _trimmed(self, segment: Segment, stop: Position) -> Trim:
         """Where a partial may begin; somewhere new only if its answer can be compared with what was believed."""
-        agreement, settings = segment.agreement, self._settings
-        if not (agreement.volatile or overdue(segment.trim, start=segment.start, stop=stop, settings=settings)):
+        agreement = segment.agreement
+        if not (agreement.volatile or self._overdue(segment, stop)):
             return segment.trim
-        return trimmed(segment.trim, agreement.stable, start=segment.start, stop=stop, settings=settings)
+        return trimmed(segment.trim, agreement.stable, start=segment.start, stop=stop, settings=self._settings)
+
+    def _overdue(self, segment: Segment, stop: Position) -> bool:
+        return overdue(segment.trim, start=segment.start, stop=stop, settings=self._settings)
 
     def _may_end(self, channel: Channel, segment: Segment) -> bool:
         """Whether speech has paused for long enough that a partial may become the final; once a pause.
@@ -177,15 +181,14 @@ class Hearing:
     def _doubted(self, asked: Asked, answer: Answer) -> bool:
         """Whether a partial that begins later than those before was heard as if it began at the wrong place."""
         segment, agreement = asked.segment, asked.segment.agreement
-        known = asked.trim.words <= segment.trim.words
-        if known or overdue(segment.trim, start=segment.start, stop=asked.stop, settings=self._settings):
+        if asked.trim.words <= segment.trim.words or self._overdue(segment, asked.stop):
             return False
         heard = continuation(agreement.stable, parts.whole(asked, answer))
         return doubtful(agreement.stable[asked.trim.words :], agreement.volatile, heard)
 
     def _partial_heard(self, asked: Asked, answer: Answer, now: float) -> list[AnyEffect]:
         channel, segment, agreement = asked.channel, asked.segment, asked.segment.agreement
-        if self._doubted(asked, answer):
+        if self._doubted(asked, answer):  # it told nothing, so its turn is not over yet
             return [self._ask(self._newest(channel, segment, now, kept=True), now + self._every_s)]
         if asked.trim.words > segment.trim.words:
             segment.trim = asked.trim

@@ -36,7 +36,8 @@ class MachineSettings(msgspec.Struct, frozen=True, kw_only=True):
     partial_first_s: float = 0.0
     """Audio a segment must hold before its first partial is asked for."""
     trim_after_s: float | None = None
-    """Longest span of a partial: a longer one begins at the start of a stable word; ``None``: always the whole."""
+    """Longest span of a partial as a rule: a longer one begins at the start of a stable word, as soon as such a
+    beginning is proven (``trimming``); ``None``: always the whole."""
     trim_to_s: float = 0.6
     """Share of ``trim_after_s`` a span has after it was trimmed, so that it need not be trimmed each time."""
     trim_context_s: float = 0.8

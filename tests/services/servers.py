@@ -2,7 +2,8 @@
 
 Each keeps its data in a folder of its own and its port for life: what ``start`` brings back after ``kill`` or ``stop``
 is the same server to its clients.  The methods block for as long as they wait; on an event loop they belong into
-``asyncio.to_thread``.  ``scripts/install-services`` installs what they run; nothing here is skipped when it is missing.
+``asyncio.to_thread``, but for ``launch``: a server ends with the thread that launched it.  What they run is installed
+by ``scripts/install-services``; nothing here is skipped when it is missing.
 """
 
 from __future__ import annotations

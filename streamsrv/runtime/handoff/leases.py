@@ -8,7 +8,8 @@ So no node's UTC matters.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from streamsrv.errors import StoreUnavailable
@@ -57,7 +58,7 @@ class Leases:
         self._now = now
         self._utc_ms = utc_ms
         self._number = 0
-        self._until: dict[str, float] = {}  # as many as interviews were relayed within ``lease_s``
+        self._until: dict[str, float] = {}  # as many as were relayed within ``lease_s``, or since the store is away
         self._rivals: dict[str, _Rival] = {}
         self._leaving: set[str] = set()
 
@@ -99,13 +100,8 @@ class Leases:
             StoreUnavailable: they do.
         """
         now = self._now()
-        expired = {interview for interview, until in self._until.items() if until <= now}
         self._rivals = {name: one for name, one in self._rivals.items() if now - one.since < FORGOTTEN * self._lease_s}
-        self._leaving |= expired
-        try:
-            await self._give_back(expired)
-        finally:
-            self._leaving -= expired
+        await self._give_back(expired_by=now)
 
     async def give_back(self, interview: str) -> None:
         """Others may have it at once.
@@ -115,23 +111,28 @@ class Leases:
         """
         if self._until.pop(interview, None) is None:
             return
+        self._leaving.add(interview)
         try:
             await self._store.release(self._sink, interview, node=self._node)
         except BaseException:
-            self._until.setdefault(interview, self._now())
+            self._until[interview] = self._now()
             raise
+        finally:
+            self._leaving.discard(interview)
 
     async def give_all_back(self) -> None:
         """At the end; what the store does not take others have to watch."""
         try:
-            await self._give_back(self._until)
+            await self._give_back(expired_by=math.inf)
         except StoreUnavailable:
             pass
 
-    async def _give_back(self, interviews: Iterable[str]) -> None:
-        names = tuple(interviews)
+    async def _give_back(self, *, expired_by: float) -> None:
+        names = tuple(interview for interview, until in self._until.items() if until <= expired_by)
         for at in range(0, len(names), AT_ONCE):
-            some = (self.give_back(interview) for interview in names[at : at + AT_ONCE])
+            # Some may have been renewed while others were given back.
+            left = [name for name in names[at : at + AT_ONCE] if self._until.get(name, math.inf) <= expired_by]
+            some = (self.give_back(interview) for interview in left)
             for said in await asyncio.gather(*some, return_exceptions=True):
                 if isinstance(said, StoreUnavailable):
                     raise said

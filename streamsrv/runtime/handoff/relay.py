@@ -144,11 +144,10 @@ class Relay:
             found = await self._world.store.due(self.name, after=self._behind, limit=PAGE)
             self._book.found(found)
             self._behind = found[-1] if len(found) == PAGE else ""
-            if self._behind:
-                pause_s = 0.0
-            elif self._from_the_start:
-                pause_s, self._from_the_start = 0.0, False
             await self._leases.drop_expired()
+            if self._behind or self._from_the_start:
+                pause_s = 0.0
+                self._from_the_start = bool(self._behind) and self._from_the_start
         except StoreUnavailable as error:
             self._lost_store(error)
         finally:

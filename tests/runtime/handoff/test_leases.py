@@ -137,9 +137,10 @@ async def test_expired_ones_are_given_back_and_so_are_all_at_the_end(store: Sqli
 
 
 async def test_what_is_being_given_back_is_not_held(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, gate, release = Clock(), asyncio.Event(), store.release
+    clock, began, gate, release = Clock(), asyncio.Event(), asyncio.Event(), store.release
 
     async def slowly(sink: str, interview: str, *, node: str) -> None:
+        began.set()
         await gate.wait()
         await release(sink, interview, node=node)
 
@@ -148,11 +149,38 @@ async def test_what_is_being_given_back_is_not_held(store: SqliteStore, monkeypa
     assert await one.hold("talk")
     clock.s += 31
     dropping = asyncio.create_task(one.drop_expired())
-    await asyncio.sleep(0)
+    await began.wait()
     assert not await one.hold("talk")
     gate.set()
     await dropping
     assert await one.hold("talk")
+
+
+async def test_others_are_held_and_kept_while_some_are_given_back(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage many have expired; those whose turn has not come yet may be renewed instead."""
+    clock, began, gate, release = Clock(), asyncio.Event(), asyncio.Event(), store.release
+
+    async def slowly(sink: str, interview: str, *, node: str) -> None:
+        began.set()
+        await gate.wait()
+        await release(sink, interview, node=node)
+
+    one, two = leases(store, clock, "n1"), leases(store, clock, "n2")
+    for number in range(100):
+        assert await one.hold(f"i{number}")
+    clock.s += 31
+    monkeypatch.setattr(store, "release", slowly)
+    dropping = asyncio.create_task(one.drop_expired())
+    await began.wait()
+    assert not await one.hold("i0")
+    assert await one.hold("i99")
+    gate.set()
+    await dropping
+    assert set(one._until) == {"i99"}
+    assert await two.hold("i0")
+    assert not await two.hold("i99")
 
 
 async def test_leases_nobody_wants_any_more_are_not_watched(store: SqliteStore) -> None:

@@ -17,7 +17,7 @@ from tests.runtime.test_outbox import relaying, talk
 from tests.support.sinks import ScriptedSink
 from tests.support.watching import until
 
-SETTINGS = OutboxSettings(poll_s=3_600, longest_pause_s=0.02, max_refusals=1)
+SETTINGS = OutboxSettings(poll_s=3_600, longest_pause_s=0.02, max_refusals=1, lease_s=1)
 """The next look into the store is an hour away."""
 
 
@@ -61,17 +61,21 @@ async def parked(store: SqliteStore) -> None:
     assert len(await store.dead_letters(limit=9)) == 1
 
 
-@pytest.mark.parametrize("doing", ["handed", "due"])
+@pytest.mark.parametrize("doing", ["handed", "due", "release"])
 async def test_a_letter_that_is_retried_is_handed_on(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, doing: str
 ) -> None:
-    """The turn of its interview is about to end, or a look for others has just found nothing."""
+    """The turn of its interview is about to end, a look has just found nothing, or gives leases back after that."""
     await parked(store)
     gate = Gate(monkeypatch, store, doing)
     sink = ScriptedSink()
     async with relaying(store, sink, settings=SETTINGS) as outbox:
-        if doing == "handed":
+        if doing != "due":
             await talk(store, 1, stream="s2")
+        if doing == "release":
+            await until(lambda: len(sink.got) == 1)
+            await asyncio.sleep(1.1 * SETTINGS.lease_s)
+            assert await outbox.retry(sink="kafka", interview="nobody's") == 0
         async with asyncio.timeout(10.0):
             await gate.reached.wait()
         before = len(sink.got)
