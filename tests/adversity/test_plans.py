@@ -20,7 +20,6 @@ from tests.adversity.runs.odds import (
     RIVALS,
     SERVICE_HARMS,
     SPOKEN_WITHIN_S,
-    TAKES_S,
 )
 from tests.adversity.runs.plan import Plan, make, undisturbed
 from tests.adversity.runs.site import RESUME_WINDOW_S
@@ -56,7 +55,7 @@ def test_faults_of_one_place_are_over_in_time_one_after_the_other(all_plans: lis
         for fault in plan.faults:
             if not fault.whom.startswith(("line", "way", "speaker", "consumer")):
                 begins = max(fault.at_s, ends.get(fault.place, 0.0))
-                ends[fault.place] = begins + fault.lasts_s + TAKES_S.get(fault.what, 0.0)
+                ends[fault.place] = begins + fault.lasts_s + fault.takes_s
         assert max(ends.values(), default=0.0) <= OVER_BY_S + 0.1
 
 

@@ -64,6 +64,7 @@ async def test_runs_from_seeds_keep_every_promise(models: Path, tmp_path: Path) 
         judging = [runs.create_task(judged(make(seed, "alone"), models, tmp_path / str(seed))) for seed in SEEDS]
     ledgers = [one.result() for one in judging]
     assert {fault.what for ledger in ledgers for fault in ledger.plan.faults} >= {"kill", "term", "disk_full", "cut"}
+    assert any(one.foreign for ledger in ledgers for one in ledger.knocked)
     assert sum(len(one.greeted) > 1 for ledger in ledgers for one in ledger.speaking) >= 4, "speakers came back"
     assert sum(len({final.connection for final in one.shown}) > 1 for ledger in ledgers for one in ledger.watching) >= 3
     assert all(

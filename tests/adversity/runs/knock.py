@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable
 
 import aiohttp
+import msgspec
 
 from tests.adversity.runs.ledger import Knocked
 from tests.adversity.runs.lines import HOST
@@ -23,7 +24,8 @@ async def knock(planned: Knock, port: int, tokens: Callable[[], Iterable[str]]) 
     """
     await asyncio.sleep(planned.at_s)
     token = next(iter(tokens()), None) if planned.foreign else None
-    return await ask(planned.interview, token or secrets.token_urlsafe(32), port, planned.at_s)
+    answered = await ask(planned.interview, token or secrets.token_urlsafe(32), port, planned.at_s)
+    return answered and msgspec.structs.replace(answered, foreign=token is not None)
 
 
 async def ask(interview: str, token: str, port: int, at: float) -> Knocked | None:

@@ -174,6 +174,8 @@ class Knocked(msgspec.Struct, frozen=True, kw_only=True):
 
     at: float
     status: int
+    foreign: bool = False
+    """It had that of another interview's stream."""
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):

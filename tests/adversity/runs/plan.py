@@ -66,6 +66,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return "node" if self.whom.startswith("node") else self.whom
 
     @property
+    def takes_s(self) -> float:
+        """Beside the time that it lasts."""
+        return TAKES_S.get(self.short, TAKES_S.get(self.what, 0.0))
+
+    @property
     def short(self) -> str:
         return self.what if self.whom.startswith(("line", "node")) else f"{self.whom}-{self.what}".replace(" ", "-")
 
@@ -365,13 +370,13 @@ def _in_time(faults: list[Fault]) -> list[Fault]:
         if place.startswith(("line", "way", "speaker", "consumer")):
             placed += some
             continue
-        extra_s = sum(TAKES_S.get(fault.what, 0.0) for fault in some)
+        extra_s = sum(fault.takes_s for fault in some)
         lasting_s = sum(fault.lasts_s for fault in some)
         share = min(1.0, max(0.0, OVER_BY_S - BEGUN_S - extra_s) / lasting_s) if lasting_s else 1.0
         end_s = OVER_BY_S
         for fault in reversed(some):
             lasts_s = math.floor(fault.lasts_s * share * 100) / 100
-            at_s = min(fault.at_s, end_s - lasts_s - TAKES_S.get(fault.what, 0.0))
+            at_s = min(fault.at_s, end_s - lasts_s - fault.takes_s)
             end_s = round(max(at_s, min(fault.at_s, BEGUN_S)), 2)
             placed.append(msgspec.structs.replace(fault, at_s=end_s, lasts_s=lasts_s))
     return placed
