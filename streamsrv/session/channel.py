@@ -144,7 +144,7 @@ def hear(asked: Asked, *, request: int, deadline: float) -> Hear:
         request=request,
         channel=asked.channel.number,
         segment=segment.number,
-        start=segment.start if asked.trim.words == 0 else asked.trim.start,
+        start=asked.trim.begins(segment.start),
         stop=asked.stop,
         final=asked.final,
         prefix=segment.agreement.stable[asked.trim.words :],

@@ -116,21 +116,20 @@ class Hearing:
             kept: begun where the last one that was believed began, while that may be.
         """
         segment.asked, segment.asked_at = channel.position, now
-        kept = kept and not self._overdue(segment, channel.position)
         return Asked(
             channel=channel,
             segment=segment,
             stop=channel.position,
             arrived=channel.arrived,
             final=False,
-            trim=segment.trim if kept else self._trimmed(segment, channel.position),
+            trim=self._trimmed(segment, channel.position, kept=kept),
             kept=kept,
         )
 
-    def _trimmed(self, segment: Segment, stop: Position) -> Trim:
+    def _trimmed(self, segment: Segment, stop: Position, *, kept: bool) -> Trim:
         """Where a partial may begin; somewhere new only if its answer can be compared with what was believed."""
         agreement = segment.agreement
-        if not (agreement.volatile or self._overdue(segment, stop)):
+        if (kept or not agreement.volatile) and not self._overdue(segment, stop):
             return segment.trim
         return trimmed(segment.trim, agreement.stable, start=segment.start, stop=stop, settings=self._settings)
 

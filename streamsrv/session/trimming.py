@@ -30,6 +30,10 @@ class Trim(msgspec.Struct, frozen=True, kw_only=True):
     words: int = 0
     """Stable words before ``start``."""
 
+    def begins(self, segment: Position) -> Position:
+        """Where the question begins, of a segment that begins here."""
+        return self.start if self.words else segment
+
 
 UNTRIMMED = Trim()
 
@@ -44,7 +48,7 @@ def trimmed(trim: Trim, stable: Sequence[Word], *, start: Position, stop: Positi
         stop: end of the span.
     """
     longest = settings.trim_after_s
-    if longest is None or stop - (trim.start if trim.words else start) <= longest * RATE_HZ:
+    if longest is None or stop - trim.begins(start) <= longest * RATE_HZ:
         return trim
     wanted = stop - round(longest * settings.trim_to_s * RATE_HZ)
     latest = stable[-1].stop - round(settings.trim_context_s * RATE_HZ) if stable else start
@@ -62,7 +66,7 @@ def trimmed(trim: Trim, stable: Sequence[Word], *, start: Position, stop: Positi
 def overdue(trim: Trim, *, start: Position, stop: Position, settings: MachineSettings) -> bool:
     """Whether a span that begins where the last one did is so long that a new beginning needs no proof."""
     longest = settings.trim_after_s
-    return longest is not None and stop - (trim.start if trim.words else start) > MOST_DOUBTED * longest * RATE_HZ
+    return longest is not None and stop - trim.begins(start) > MOST_DOUBTED * longest * RATE_HZ
 
 
 def doubtful(given: Sequence[Word], expected: Sequence[Word], heard: Sequence[Word]) -> bool:

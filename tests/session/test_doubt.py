@@ -14,7 +14,7 @@ from streamsrv.session.effects import AnyEffect, Hear
 from streamsrv.session.settings import MachineSettings
 from streamsrv.session.trimming import MOST_DOUBTED, doubtful
 from tests.session.test_machine import check_stability
-from tests.session.world import WORD, World, spoken
+from tests.session.world import WORD, Waiting, spoken
 
 FLOOR_S = 3.0
 WRONG_BY = round(0.18 * RATE_HZ)
@@ -56,7 +56,7 @@ def test_an_answer_must_go_on_as_the_one_before_did(given: str, expected: str, h
 
 
 @dataclasses.dataclass
-class Mistimed(World):
+class Mistimed(Waiting):
     """An engine whose word times are wrong now and then, and that hears what Whisper hears from a wrong beginning.
 
     What sounds before the words it was given makes it say the last of them again; when the first of them is missing,
@@ -67,20 +67,6 @@ class Mistimed(World):
     early: float = 0.3
     """Share of answers with words too early; the same share has them too late."""
     misled: int = 0
-    spans: list[Hear] = dataclasses.field(default_factory=list)
-
-    def _carry_out(self, effect: AnyEffect) -> None:
-        if isinstance(effect, Hear):
-            self.after(self.random.uniform(0.0, 0.3), lambda: self._pick(effect))
-            return
-        super()._carry_out(effect)
-
-    def _pick(self, question: Hear) -> Sequence[AnyEffect]:
-        newest = self.machine.picked(question.request, self.now)
-        if newest is not None:
-            self.spans.append(newest)
-            self.after(self.random.uniform(0.01, 0.3), lambda: self._answer(newest))
-        return ()
 
     def _answer(self, question: Hear) -> Sequence[AnyEffect]:
         first = -(-question.start // WORD) * WORD

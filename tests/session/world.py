@@ -219,3 +219,25 @@ class World:
     @property
     def acks(self) -> list[int]:
         return [event.position for event in self.said if isinstance(event, events.Ack)]
+
+
+@dataclass
+class Waiting(World):
+    """A world whose engine lets questions wait, and hears their newest form when their turn comes."""
+
+    waits_s: tuple[float, float] = (0.0, 0.3)
+    takes_s: tuple[float, float] = (0.01, 0.3)
+    spans: list[Hear] = field(default_factory=list)
+
+    def _carry_out(self, effect: AnyEffect) -> None:
+        if isinstance(effect, Hear):
+            self.after(self.random.uniform(*self.waits_s), lambda: self._pick(effect))
+            return
+        super()._carry_out(effect)
+
+    def _pick(self, question: Hear) -> Sequence[AnyEffect]:
+        newest = self.machine.picked(question.request, self.now)
+        if newest is not None:
+            self.spans.append(newest)
+            self.after(self.random.uniform(*self.takes_s), lambda: self._answer(newest))
+        return ()

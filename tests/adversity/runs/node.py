@@ -149,8 +149,8 @@ class Node:
             **self._settings,
         }
         if self._strict:
-            strict.own([self.data])
-            environ[strict.PLACES] = str(self.data)
+            strict.own(self.data)
+            environ[strict.PLACE] = str(self.data)
         return await nursery.current().fork([str(self._beside), "serve"], environ, log)
 
     async def refuses(self) -> tuple[int, str]:
@@ -251,7 +251,7 @@ class Node:
                 found.append(f"{self.name}: {line[:300]}")
                 continue
             harmless = HARMLESS.get(told.get("template", ""), "")
-            known = told["event"] in expected or harmless is None or harmless == told.get("error", None)
+            known = told["event"] in expected or harmless is None or harmless == told.get("error")
             if told["level"] == "error" and not known:
                 found.append(f"{self.name}: {line[:600]}")
         return found

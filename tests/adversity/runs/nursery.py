@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
-import ctypes
 import gc
 import importlib
 import json
@@ -26,11 +25,10 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from tests.adversity.runs import served
+from tests.adversity.runs.processes import die_with_the_parent
 
 ROOT = Path(__file__).parents[3]
 MOST_BYTES = 65_536
-SET_DEATH_SIGNAL = 1
-"""Linux's ``PR_SET_PDEATHSIG``."""
 IMPORTED = ("streamsrv.cli", "streamsrv.server.main", "streamsrv.runtime.neighbours", "faster_whisper")
 IF_THERE = ("pymongo", "redis.asyncio", "aiokafka", "streamsrv.stores.mongo.store", "streamsrv.shared_state.redis")
 """What only pairs need."""
@@ -116,10 +114,6 @@ def current() -> Nursery:
 # --- in its process -----------------------------------------------------------------------------------------------
 
 
-def _die_with_the_parent() -> None:
-    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
-
-
 def _import() -> None:
     served.bend_clock()  # before anybody takes the clock's functions by name
     for name in IMPORTED:
@@ -164,7 +158,7 @@ def _tell_ends(channel: socket.socket) -> None:
 
 
 def _become(order: dict[str, Any]) -> list[str]:
-    _die_with_the_parent()  # whoever kills the run kills its nodes
+    die_with_the_parent()  # whoever kills the run kills its nodes
     os.setsid()
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
@@ -176,7 +170,7 @@ def _become(order: dict[str, Any]) -> list[str]:
 
 
 def _main(number: str) -> int:
-    _die_with_the_parent()
+    die_with_the_parent()
     with socket.socket(fileno=int(number)) as channel:
         _import()
         # What is there is shared with all servers, as long as no collector walks through it: a core's 0.2 s each time.

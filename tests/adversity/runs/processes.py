@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+SET_DEATH_SIGNAL = 1
+"""For prctl."""
+
+
+def die_with_the_parent() -> None:
+    """Whoever started this process, or kills who did, ends it; forgotten by a change of the user."""
+    ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class Seen(NamedTuple):

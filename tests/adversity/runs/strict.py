@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import struct
-from collections.abc import Iterable
 from pathlib import Path
 
+from tests.adversity.runs.processes import die_with_the_parent
+
 UID = 65_534
-PLACES = "RUN_STRICT"
-"""Names, in the environment of a forked server, the folders that take writes; without it it is left as it is."""
+PLACE = "RUN_STRICT"
+"""Names, in the environment of a forked server, the folder that takes writes; without it it is left as it is."""
 
 _NEW_MOUNTS = 0x20000
 _READ_ONLY, _REMOUNT, _BIND, _ALL_BELOW, _PRIVATE = 1, 32, 4096, 16384, 1 << 18
-_DEATH_SIGNAL, _DUMPABLE, _KEEP_CAPABILITIES, _AMBIENT, _RAISE = 1, 4, 8, 47, 2
+_DUMPABLE, _KEEP_CAPABILITIES, _AMBIENT, _RAISE = 4, 8, 47, 2
 _MAY_READ = 2
 """CAP_DAC_READ_SEARCH."""
 _VERSION_3 = 0x20080522
@@ -31,23 +31,22 @@ def confine() -> None:
     Raises:
         OSError: this needs root.
     """
-    places = os.environ.pop(PLACES, None)
-    if places is None:
+    place = os.environ.pop(PLACE, None)
+    if place is None:
         return
     for name in ("HOME", "TMPDIR"):
         os.environ.pop(name, None)
-    _close_the_disk(map(Path, places.split(":")))
+    _close_the_disk(Path(place))
     _leave_root()
 
 
-def own(folders: Iterable[Path]) -> None:
-    """Give folders, and all in them, to the one who may write there."""
-    for folder in folders:
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, UID, UID, follow_symlinks=False)
+def own(folder: Path) -> None:
+    """Give a folder, and all in it, to the one who may write there."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, UID, UID, follow_symlinks=False)
 
 
-def _close_the_disk(writable: Iterable[Path]) -> None:
+def _close_the_disk(writable: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def mount(what: Path | None, where: Path, flags: int) -> None:
@@ -55,8 +54,7 @@ def _close_the_disk(writable: Iterable[Path]) -> None:
 
     _well(libc.unshare(_NEW_MOUNTS))
     mount(None, Path("/"), _ALL_BELOW | _PRIVATE)
-    for place in writable:
-        mount(place, place, _BIND | _ALL_BELOW)
+    mount(writable, writable, _BIND | _ALL_BELOW)
     for place in (Path("/"), Path("/tmp")):
         if os.path.ismount(place):
             mount(None, place, _REMOUNT | _BIND | _READ_ONLY)
@@ -74,7 +72,7 @@ def _leave_root() -> None:
     _well(libc.capset(struct.pack("Ii", _VERSION_3, 0), struct.pack("6I", only, only, only, 0, 0, 0)))
     _well(libc.prctl(_AMBIENT, _RAISE, _MAY_READ, 0, 0))
     # A change of the user forgets both.
-    _well(libc.prctl(_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0))
+    die_with_the_parent()
     _well(libc.prctl(_DUMPABLE, 1, 0, 0, 0))
 
 

@@ -18,34 +18,24 @@ from streamsrv.session.effects import AnyEffect, Hear
 from tests.engines.whisper.asking import Recording, recordings
 from tests.engines.whisper.conftest import DIGITS, Begin
 from tests.session.test_machine import check_stability
-from tests.session.world import World
+from tests.session.world import Waiting
 
 pytestmark = pytest.mark.speech
 
 
 @dataclass(kw_only=True)
-class Room(World):
+class Room(Waiting):
     """A world in which a person speaks and Whisper hears, each question in its turn."""
 
     engine: WhisperEngine
     person: Recording
+    waits_s: tuple[float, float] = (0.0, 0.1)
+    takes_s: tuple[float, float] = (0.02, 0.1)
 
     def __post_init__(self) -> None:
         self.attention = self.engine.attend(language=None)
         self.attention.take(self.person.audio.tobytes(), 0)
         super().__post_init__()
-
-    def _carry_out(self, effect: AnyEffect) -> None:
-        if isinstance(effect, Hear):
-            self.after(self.random.uniform(0.0, 0.1), lambda: self._pick(effect))
-            return
-        super()._carry_out(effect)
-
-    def _pick(self, question: Hear) -> Sequence[AnyEffect]:
-        newest = question if question.final else self.machine.picked(question.request, self.now)
-        if newest is not None:
-            self.after(self.random.uniform(0.02, 0.1), lambda: self._answer(newest))
-        return ()
 
     def _answer(self, question: Hear) -> Sequence[AnyEffect]:
         (heard,) = self.engine.hear(
