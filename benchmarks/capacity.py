@@ -172,6 +172,7 @@ def _run(run: Trial) -> dict[str, object]:
         "words_wrong": heard.truth_errors,
         "withdrawn": heard.withdrawn,
         "stall_ms": msgspec.to_builtins(run.stall),
+        "long_stalls": msgspec.to_builtins(run.long_stalls),
         "cores": run.cores,
         "others_cores": run.others,
         "stolen_ms": run.stolen_ms,

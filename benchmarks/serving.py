@@ -23,10 +23,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
 
+import msgspec
 import webrtcvad
 from aiohttp import WSMsgType, web
 
 from benchmarks.null import NullEngine
+from benchmarks.stalls import LONG_MS, MOST_LONG, LongStall, Whereabouts
 from streamsrv import telemetry
 from streamsrv.events import Final
 from streamsrv.facts import Position
@@ -56,15 +58,21 @@ class Probe:
         self._frames = frames
         self._finals_ms = [] if finals_ms is None else finals_ms
         self._stalls_ms: list[float] = []
+        self._long: list[LongStall] = []
 
     async def sample(self) -> None:
-        """Measure how late the loop comes back to an alarm, for ever."""
+        """Measure how late the loop comes back to an alarm, for ever, and where the time of long ones went."""
         loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + STALL_EVERY_S
-            await asyncio.sleep(STALL_EVERY_S)
-            if len(self._stalls_ms) < MOST_STALLS:
-                self._stalls_ms.append(1000 * max(0.0, loop.time() - due))
+        with Whereabouts() as whereabouts:
+            while True:
+                due = loop.time() + STALL_EVERY_S
+                await asyncio.sleep(STALL_EVERY_S)
+                late_ms = 1000 * max(0.0, loop.time() - due)
+                spent = whereabouts.since()
+                if len(self._stalls_ms) < MOST_STALLS:
+                    self._stalls_ms.append(late_ms)
+                if late_ms >= LONG_MS and len(self._long) < MOST_LONG:
+                    self._long.append(LongStall(late_ms=round(late_ms, 1), **spent))
 
     async def tell(self, request: web.Request) -> web.Response:
         """CPU seconds, frames, resident kB, open files, and since the last look: stalls and times of kept finals.
@@ -79,8 +87,10 @@ class Probe:
         figures = {"cpu_s": used.ru_utime + used.ru_stime, "frames": self._frames(), "rss_kb": _rss_kb()}
         finals = self._finals_ms[:]
         self._finals_ms.clear()
+        long, self._long = self._long, []
         files = len(os.listdir("/proc/self/fd"))
-        return web.json_response(figures | {"stalls_ms": stalls, "finals_ms": finals, "files": files})
+        told = {"stalls_ms": stalls, "long_stalls": msgspec.to_builtins(long), "finals_ms": finals, "files": files}
+        return web.json_response(figures | told)
 
 
 def _rss_kb() -> int:

@@ -17,6 +17,7 @@ import msgspec
 from benchmarks import crowd
 from benchmarks.figures import Spread, spread
 from benchmarks.served import process
+from benchmarks.stalls import LongStall
 from benchmarks.tape import FRAME_MS
 
 Kind: TypeAlias = Literal["null", "talking", "forgetful", "bare"]
@@ -40,6 +41,7 @@ class Look(msgspec.Struct, frozen=True, kw_only=True):
     files: int
     """Open ones."""
     stalls_ms: list[float]
+    long_stalls: list[LongStall]
     finals_ms: list[float]
     """Times the store took for a final."""
 

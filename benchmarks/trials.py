@@ -24,6 +24,7 @@ from benchmarks.listening import play
 from benchmarks.script import Script
 from benchmarks.served import process
 from benchmarks.sides import Look, look, url
+from benchmarks.stalls import LongStall
 from tests.models import costly, tone
 
 TONES = {"tone": "tone at tiny.en's size", "small-tone": "small tone"}
@@ -45,6 +46,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     heard: Judged
     stall: Spread
     """How late the server's event loop came back to an alarm, ms."""
+    long_stalls: tuple[LongStall, ...] = ()
+    """Where the time of the long ones went."""
     cores: float
     """CPU seconds of the server per second."""
     others: float
@@ -127,6 +130,7 @@ async def trial(
         refused=refused,
         heard=heard,
         stall=spread(after.stalls_ms),
+        long_stalls=tuple(after.long_stalls),
         cores=round(served / took, 2),
         others=round(max(0.0, busy - served) / took, 2),
         stolen_ms=round(1000 * stolen),

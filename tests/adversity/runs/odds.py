@@ -16,7 +16,7 @@ LoneHarm: TypeAlias = Literal["garble", "age"]
 
 SHAPES: tuple[Shape, ...] = ("alone", "pair")
 MOST_VOICES = 8
-FASTER = 10.0
+FASTER = 11.0
 """How much faster clocks run: the patience of speakers and servers is made for minutes, a run takes seconds."""
 DIGITS_EVERY = 7
 """One run of so many speaks recorded digits; odd, so that both shapes do."""
@@ -55,7 +55,7 @@ AWAY: tuple[float, float] = (0.3, 60.0 / FASTER)
 """Outages of services: up to a minute on the fast clock; short ones come more often."""
 SPOKEN_WITHIN_S = 6.5
 """Who has much to say speaks faster: a run has 15 s, and starts, ends and waits for what is under way besides."""
-OVER_BY_S = 7.5
+OVER_BY_S = 6.0
 """Faults begin early enough to be over by then.  What comes after one another in one place is shorter where there is no
 time for all of it."""
 TAKES_S: dict[str, float] = {"kafka-kill": 6.0, "kill": 0.8, "stop": 0.8, "term": 1.2, "garble": 2.0, "age": 2.0}
@@ -82,7 +82,8 @@ SELDOM_EVERY = 4
 """One run of so many has one of a kind of the rarer ones."""
 LEAVES_FOR: tuple[float, float] = (0.3, 3.0)
 LEAVES_FOR_GOOD: tuple[float, float] = (60.0 / FASTER + 0.7, 60.0 / FASTER + 1.0)
-"""How long somebody leaves a stream (row 19): it is found again; or gone, on a lone node, which keeps it for 6 s."""
+"""How long somebody leaves a stream (row 19): it is found again; or gone, on a lone node, which keeps it for a minute
+of the fast clock."""
 LATER = 0.5
 """Share of runs that have one of these, or on a lone node one of the webhook's."""
 MOST_KNOCKS = 2

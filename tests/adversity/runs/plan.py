@@ -45,7 +45,7 @@ from tests.models import tone
 
 FIRST_S = 0.2
 """Faults begin no sooner."""
-BEGUN_S = 1.0
+BEGUN_S = 0.5
 """Those that begin sooner than they were drawn do not before this: by then speakers speak."""
 
 
