@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int16_t, int64_t
 from libc.string cimport memset
 
-from streamsrv._native.energies cimport gain_over, quietest_boundary
+from streamsrv._native.energies cimport gain_over, newest_pause, quietest_boundary
 from streamsrv._native.frame cimport amplify, bits, variance
 from streamsrv._native.ring cimport RingBuffer
 
@@ -132,20 +132,17 @@ cdef class Segmenter:
         return told
 
     def part(self, double now):
-        """Close what is open at the quietest place of late, where another run may go on; the rest stays open.
+        """Close what is open in the newest pause of the last five seconds; the rest stays open, for another run.
 
         For audio that will be heard again from there on: no word is cut in two, and nothing is announced.  Closes
-        nothing where no such place is.  Returns a list as ``advance`` does, perhaps empty.
+        nothing where no such pause is.  Returns a list as ``advance`` does, perhaps empty.
         """
         cdef list told = []
-        cdef int64_t stop
+        cdef int64_t newest = self.position // FRAME, stop
         if self._state == SPEAKING:
-            if self._unvoiced >= TRAILING:
-                self._close(told, self.position, "flush", True)
-            else:
-                stop = self._quietest(self._first, True)
-                if stop < self.position:
-                    self._close(told, stop, "flush", False)
+            stop = FRAME * newest_pause(self._voice, max(self._start, self._first) // FRAME, newest)
+            if stop > 0 and (stop >= self._earliest or self._earliest > self.position):
+                self._close(told, stop, "flush", stop == self.position)
         return told
 
     def finish(self, double now):
@@ -222,7 +219,7 @@ cdef class Segmenter:
             self._close(told, self.position, "vad", True)
         elif self.position - self._start >= self._longest:
             told = [] if told is None else told
-            self._close(told, self._quietest(self._start, False), "length", False)
+            self._close(told, self._quietest(), "length", False)
         return told
 
     cdef int _decide_frame(self, int64_t at, int64_t count, int gain) except -1:
@@ -378,13 +375,13 @@ cdef class Segmenter:
             self._judged = (stop + FRAME - 1) // FRAME
             self._silent_run = 0
 
-    cdef int64_t _quietest(self, int64_t after, bint pause) noexcept:
-        """Where to cut an open segment: the quietest frame boundary after `after`, of the last quarter of the longest
-        segment, that is allowed; the newest one when there is none, or, with `pause`, no pause."""
-        cdef int64_t lowest = max(self.position - self._longest // 4, max(self._start, after) + AROUND * FRAME)
+    cdef int64_t _quietest(self) noexcept:
+        """Where to cut an open segment: the quietest frame boundary of the last quarter of the longest segment that is
+        allowed; the newest one when there is none."""
+        cdef int64_t lowest = max(self.position - self._longest // 4, self._start + AROUND * FRAME)
         if self._earliest <= self.position:
             lowest = max(lowest, self._earliest)
-        return FRAME * quietest_boundary(self._energy, (lowest + FRAME - 1) // FRAME, self.position // FRAME, pause)
+        return FRAME * quietest_boundary(self._energy, (lowest + FRAME - 1) // FRAME, self.position // FRAME)
 
     cdef void _judge(self, int64_t until) noexcept:
         """Frames before `until` that are in no segment are silence now; keep the loudest 100 ms of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 from collections.abc import Callable, Sequence
@@ -107,7 +108,8 @@ BURST = 150
 FLOOR = 100
 STANDS_OUT = 2.5
 LOUDEST_FLOOR, FIRST_GAIN = 4_274.0, 8
-AROUND, TRAILING, LOUDNESS = 3, 3, 5
+AROUND, TRAILING, PAUSE, LOUDNESS = 3, 3, 10, 5
+MEMORY = 256
 
 
 def frame_energy(samples: Sequence[int]) -> float:
@@ -212,12 +214,16 @@ class SegmenterOracle:
     def part(self) -> list[Told]:
         frame = len(self.samples) // FRAME - 1
         position = (frame + 1) * FRAME
-        if self.start is not None and self.unvoiced_run(frame) >= TRAILING:
-            self.close(position, "flush", True, position)
-        elif self.start is not None:
-            stop = self.quietest(position, self.first * FRAME, pause=True)
-            if stop < position:
-                self.close(stop, "flush", False, position)
+        if self.start is None:
+            return self.told
+        oldest = max(frame + 1 - MEMORY, max(self.start // FRAME, self.first))
+        voiced = [f for f in range(oldest, frame + 1) if self.voiced[f]]
+        pauses = [(a + 1, b) for a, b in itertools.pairwise([*voiced, frame + 1]) if b - a > PAUSE]
+        if pauses:
+            begin, end = pauses[-1]
+            stop = position if end == frame + 1 else (begin + end) // 2 * FRAME
+            if stop >= self.earliest or self.earliest > position:
+                self.close(stop, "flush", stop == position, position)
         return self.told
 
     # frames
@@ -317,11 +323,11 @@ class SegmenterOracle:
             self.close(position, "vad", True, position)
             self.forget_before = frame + 1
         elif position - self.start >= self.longest:
-            self.close(self.quietest(position, self.start), "length", False, position)
+            self.close(self.quietest(position), "length", False, position)
 
-    def quietest(self, position: int, after: int, *, pause: bool = False) -> int:
+    def quietest(self, position: int) -> int:
         assert self.start is not None
-        lowest = max(position - self.longest // 4, max(self.start, after) + AROUND * FRAME)
+        lowest = max(position - self.longest // 4, self.start + AROUND * FRAME)
         if self.earliest <= position:
             lowest = max(lowest, self.earliest)
         boundaries = range(-(-lowest // FRAME), position // FRAME - AROUND + 1)
@@ -331,8 +337,6 @@ class SegmenterOracle:
         def around(boundary: int) -> tuple[float, int]:
             return sum(self.energy(f) for f in range(boundary - AROUND, boundary + AROUND)), -boundary
 
-        if pause and 2 * min(map(around, boundaries))[0] > max(map(around, boundaries))[0]:
-            return position // FRAME * FRAME
         return min(boundaries, key=around) * FRAME
 
     def close(self, stop: int, cause: str, over: bool, position: int) -> None:

@@ -1,4 +1,4 @@
-"""Energies of the frames of late, and what they tell."""
+"""What is remembered of the frames of late, and what it tells."""
 
 from libc.stdint cimport int64_t
 
@@ -9,6 +9,8 @@ cdef enum:
     MEMORY = 256
     # Frames on either side of a boundary whose energy says how quiet it is there.
     AROUND = 3
+    # Unvoiced frames that lie between words (200 ms): where the lips close within one, there are fewer.
+    PAUSE = 10
     # Gain of a frame before which nothing is known: the first of a stream.
     FIRST_GAIN = 8
 
@@ -24,12 +26,11 @@ cdef inline int gain_over(double noise, int most) noexcept nogil:
     return gain
 
 
-cdef inline int64_t quietest_boundary(const double *energy, int64_t lowest, int64_t newest, bint pause) noexcept nogil:
+cdef inline int64_t quietest_boundary(const double *energy, int64_t lowest, int64_t newest) noexcept nogil:
     """The quietest boundary between frames from `lowest` on that has AROUND frames before `newest` behind it, `newest`
-    when there is none.  With `pause` it must have at most half the energy of the loudest one: in a sound that goes on
-    there is no place to cut.  `energy` is a ring of MEMORY frames."""
+    when there is none.  `energy` is a ring of MEMORY frames."""
     cdef int64_t boundary, i, best = newest
-    cdef double around, least = -1.0, most = 0.0
+    cdef double around, least = -1.0
     for boundary in range(lowest, newest - AROUND + 1):
         around = 0.0
         for i in range(boundary - AROUND, boundary + AROUND):
@@ -37,5 +38,17 @@ cdef inline int64_t quietest_boundary(const double *energy, int64_t lowest, int6
         if least < 0.0 or around <= least:
             least = around
             best = boundary
-        most = max(most, around)
-    return newest if pause and 2.0 * least > most else best
+    return best
+
+
+cdef inline int64_t newest_pause(const char *voice, int64_t oldest, int64_t newest) noexcept nogil:
+    """The middle of the newest PAUSE unvoiced frames that follow a voiced one, or `newest` when they are the last
+    before it; -1 when there are none from `oldest` on.  `voice` is a ring of MEMORY frames."""
+    cdef int64_t frame = newest, stop = newest
+    while frame > max(oldest, newest - MEMORY):
+        frame -= 1
+        if voice[frame & (MEMORY - 1)]:
+            if stop - frame > PAUSE:
+                return newest if stop == newest else (frame + 1 + stop) // 2
+            stop = frame
+    return -1

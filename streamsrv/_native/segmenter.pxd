@@ -93,5 +93,5 @@ cdef class Segmenter:
     cdef void _announce(self, list told)
     cdef void _announce_rest(self, list told)
     cdef void _close(self, list told, int64_t stop, str cause, bint over)
-    cdef int64_t _quietest(self, int64_t after, bint pause) noexcept
+    cdef int64_t _quietest(self) noexcept
     cdef void _judge(self, int64_t until) noexcept

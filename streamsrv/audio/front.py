@@ -7,7 +7,7 @@ keeps an eye on ``room``, feeds no more than ``takes``, and releases what is dur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from streamsrv._native.pcm import Decoder
@@ -126,9 +126,11 @@ class Front:
         """Close every open segment at the newest decided sample (``cause="flush"``); the stream goes on."""
         return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.flush(now))]
 
-    def part(self, now: float) -> list[Mark]:
-        """Close every open segment at the quietest place of late (``cause="flush"``): another run hears the rest."""
-        return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.part(now))]
+    def part(self, now: float, channels: Iterable[int]) -> list[Mark]:
+        """Close open segments of ``channels`` in their newest pause (``cause="flush"``), where there is one: another run
+        hears the rest."""
+        chosen = [self._channels[number] for number in channels]
+        return [mark for channel in chosen for mark in channel.marks(channel.segmenter.part(now))]
 
     def finish(self, now: float) -> list[Mark]:
         """Hear the tail and close everything (``cause="finish"``); no more audio may follow."""

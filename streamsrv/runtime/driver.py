@@ -315,7 +315,11 @@ class Driver:
 
     def _cut(self, cut: Cut) -> Iterable[AnyEffect]:
         now = self._services.now()
-        marks = {"flush": self._front.cut, "part": self._front.part, "finish": self._front.finish}[cut.cause](now)
+        match cut.cause:
+            case "part":
+                marks = self._front.part(now, cut.channels)
+            case cause:
+                marks = (self._front.cut if cause == "flush" else self._front.finish)(now)
         self._room.set()
         marks.append(CutMade(cause=cut.cause, position=self._front.position))
         return [effect for mark in marks for effect in self.machine.marked(mark, now)]

@@ -131,6 +131,11 @@ class Channel:
             self.safe = max(self.safe, self.restart)
 
     @property
+    def promises(self) -> bool:
+        """Whether the open segment has stable words.  Before there are any, what was heard may be a noise."""
+        return self.open is not None and bool(self.open.agreement.stable)
+
+    @property
     def settled(self) -> Position:
         """Everything before is in stored finals, or was silence."""
         oldest = self.waiting[0] if self.waiting else self.open

@@ -55,11 +55,13 @@ class Note(Effect, frozen=True, kw_only=True, tag="note"):
 
 
 class Cut(Effect, frozen=True, kw_only=True, tag="cut"):
-    """Close the open segments of all channels; marks follow, then ``CutMade``."""
+    """Close the open segments; marks follow, then ``CutMade``."""
 
     cause: Literal["flush", "part", "finish"]
     """``flush``: at the newest sample; ``part``: between words, for somebody hears the rest again; ``finish``: the last
     sample has come."""
+    channels: tuple[int, ...] = ()
+    """Of a ``part``: those with something to part.  Segments of others stay open."""
 
 
 class Hold(Effect, frozen=True, kw_only=True, tag="hold"):

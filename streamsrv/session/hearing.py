@@ -46,7 +46,7 @@ class Hearing:
         if segment is None:
             return []
         if self._may_end(channel, segment):
-            return [self._ask(self._newest(channel, segment, now), now)]
+            return [self._ask(self._newest(channel, segment, now, kept=True), now)]
         if not (self.interim or self._settings.partials_always):
             return []
         early = now < segment.asked_at + self._every_s - EARLY_S

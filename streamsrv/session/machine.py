@@ -43,7 +43,6 @@ MAX_READY_FINALS = 200
 """Finals told to who resumes: the newest.  A peer can have missed those of the last minute (the ring); one message
 must not carry hours.  Older ones are read with the transcript."""
 
-
 EndCause: TypeAlias = Literal["finish", "disconnect", "timeout", "error"]
 
 
@@ -266,7 +265,8 @@ class Machine:
             return []
         if self.state is State.GONE:
             return [*self._hearing.forget_all(), Leave()]
-        return [Say(event=events.GoAway(within_ms=round(within_s * 1000))), Cut(cause="part")]
+        parting = tuple(ours.number for ours in self._channels if ours.promises)
+        return [Say(event=events.GoAway(within_ms=round(within_s * 1000))), Cut(cause="part", channels=parting)]
 
     def _abort(self, abort: commands.Abort, now: float) -> list[AnyEffect]:
         """A lasting error is said after the tail's finals; any other closes at once, and the stream can be resumed."""

@@ -72,14 +72,17 @@ def overdue(trim: Trim, *, start: Position, stop: Position, settings: MachineSet
 def doubtful(given: Sequence[Word], expected: Sequence[Word], heard: Sequence[Word]) -> bool:
     """Whether a span with a new beginning was heard as if it began at the wrong place.
 
+    A new word that says the last one again may be true; the old beginning tells.
+
     Args:
         given: stable words the answer was made to begin with.
         expected: what was believed after them, heard from the old beginning.
         heard: what comes after them now.
     """
-    if expected:
-        return not heard or _plain(heard[0]) != _plain(expected[0])
     ours, theirs = [_plain(word) for word in given], [_plain(word) for word in heard]
+    if expected:
+        again = len(theirs) > len(expected) and theirs[len(expected)] == theirs[len(expected) - 1]
+        return again or not theirs or theirs[0] != _plain(expected[0])
     return any(theirs[:many] == ours[-many:] for many in range(1, min(len(ours), len(theirs)) + 1))
 
 

@@ -90,6 +90,16 @@ class Talker:
         await self.send(UTTERANCE)
         return await self.until("final")
 
+    async def begin_to_speak(self) -> None:
+        """Until words are promised; then a pause that may be one between words."""
+        for _ in range(8):
+            await self.send(voice(0.2))
+            await asyncio.sleep(0.12)
+        while not (await self.until("partial"))["stable_chars"]:
+            pass
+        await self.send(silence(0.4))
+        await asyncio.sleep(0.2)  # nobody tells that it was heard
+
     async def finish(self) -> int | None:
         await self.tell("finish")
         return await self.end()

@@ -42,7 +42,7 @@ def test_plans_stay_within_their_bounds(all_plans: list[Plan]) -> None:
     for plan in all_plans:
         assert 2 <= len(plan.voices) <= 8
         assert all(fault.at_s >= 0 and 0 <= fault.lasts_s <= AWAY[1] for fault in plan.faults)
-        assert all(fault.at_s + fault.lasts_s <= OVER_BY_S + 1.1 for fault in plan.faults)
+        assert all(fault.at_s + fault.lasts_s <= OVER_BY_S + 2.1 for fault in plan.faults)
         assert [fault.at_s for fault in plan.faults] == sorted(fault.at_s for fault in plan.faults)
         for voice in plan.voices:
             assert voice.speech.seconds / voice.pace <= SPOKEN_WITHIN_S + 0.1, "a run has 15 s"

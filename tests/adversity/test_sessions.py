@@ -139,23 +139,33 @@ async def test_a_stream_over_its_longest_is_finished_and_closed_with_4413(tmp_pa
 async def test_drain_says_goaway_finalises_and_closes_with_1012(tmp_path: Path) -> None:
     async with arena(tmp_path, bystander=False) as ring:
         talkers = [await ring.join(f"i-{number}") for number in range(5)]
-        for talker in talkers:
-            await talker.send(voice(1.2) + silence(0.1))
-            await talker.until("speech_started")
+        await asyncio.gather(*(talker.begin_to_speak() for talker in talkers))
         draining = asyncio.create_task(ring.server.streams.drain(10.0))
         for talker in talkers:
             assert await talker.end() == 1012
             kinds = [event["type"] for event in talker.seen]
             assert kinds.index("goaway") < kinds.index("final") < kinds.index("error") == len(kinds) - 1
             assert (talker.seen[-1]["code"], talker.seen[-1]["retryable"]) == ("draining", True)
-            assert talker.all("final")[0]["text"] == "w0 w1"
+            assert [final["text"][:8] for final in talker.all("final")] == ["w0 w1 w2"]
         await draining
         assert (await ring.get("/health/ready")).status == 503
         assert await refused(ring, "late") == (503, "draining")
         for number in range(5):
             (stream,) = await ring.server.store.streams(f"i-{number}")
             assert stream.status == "live", "another server may go on with it"
-            assert await ring.finals(f"i-{number}") == ["w0 w1"]
+            assert await ring.finals(f"i-{number}") == [talkers[number].all("final")[0]["text"]]
+
+
+async def test_a_drain_leaves_what_is_being_said_to_the_next_server(tmp_path: Path) -> None:
+    async with arena(tmp_path, bystander=False) as ring:
+        talker = await ring.join("middle")
+        await talker.utter()
+        await talker.send(voice(2.0))
+        await talker.until("partial")
+        draining = asyncio.create_task(ring.server.streams.drain(10.0))
+        assert await talker.end() == 1012
+        await draining
+        assert len(talker.all("final")) == len(await ring.finals("middle")) == 1, "no word is cut in two"
 
 
 # --- faults of ours -------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from tests.adversity.arena import UTTERANCE, Arena, Talker, arena, eventually
 from tests.runtime.test_spool import spooled
 from tests.stores.builders import NOW_MS, begin, final, token
 from tests.support.processes import Served
-from tests.support.speech import silence, voice
+from tests.support.speech import silence
 
 LASTING = SessionSettings(resume_window_s=30.0)
 QUICK = {"STREAMSRV_STORE_BUSY_TIMEOUT_S": "0.02"}
@@ -220,8 +220,7 @@ async def test_a_process_that_dies_while_its_store_is_away_loses_no_shown_word(
             with served.locked():
                 await talker.utter()
                 await talker.utter()
-                await talker.send(voice(0.8))
-                await talker.until("speech_started")
+                await talker.begin_to_speak()
                 served.signal(how)
                 if how is signal.SIGTERM:
                     assert await talker.end() == 1012

@@ -93,6 +93,7 @@ def _drain(world: World) -> None:
     """The server goes away in mid-utterance."""
     world.pass_audio(0, 0.5)
     world.speak(0, 0.9, cause="length")
+    world.pass_audio(0, 2.0)
     world.receive(commands.Drain(within_s=30.0))
 
 

@@ -393,15 +393,37 @@ def test_a_flush_in_silence_tells_nothing() -> None:
 
 def test_a_parting_cuts_no_word_in_two() -> None:
     bench = Bench()
-    bench.feed(speech((QUIET, 30), (LOUD, 30), (1, 4), (LOUD, 11)))
-    assert ends(bench.part()) == [(63 * FRAME, 60 * FRAME, "flush", False)], "in the pause before the last word"
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 10), (LOUD, 11), (QUIET, 9), (LOUD, 20)))
+    assert ends(bench.part()) == [(65 * FRAME, 60 * FRAME, "flush", False)], "in the newest pause that is one"
     assert bench.segmenter.in_speech, "the rest is open, for who comes back"
+    assert bench.part() == [], "before the rest there is none"
 
 
-def test_a_parting_right_after_a_word_ends_the_utterance() -> None:
+@pytest.mark.parametrize("closed", [1, 9])
+def test_lips_that_close_within_a_word_are_no_pause(closed: int) -> None:
     bench = Bench()
-    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 3)))
-    assert ends(bench.part()) == [(63 * FRAME, 60 * FRAME, "flush", True)]
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, closed), (LOUD, 30), (QUIET, closed)))
+    assert bench.part() == []
+
+
+def test_a_parting_in_a_pause_ends_the_utterance() -> None:
+    bench = Bench()
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 10)))
+    assert ends(bench.part()) == [(70 * FRAME, 60 * FRAME, "flush", True)]
+
+
+@pytest.mark.parametrize(("earliest", "parted"), [(65, True), (66, False), (100, True)])
+def test_a_parting_keeps_promised_words_together(earliest: int, parted: bool) -> None:
+    bench = Bench()
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 10), (LOUD, 11)))
+    bench.segmenter.hold(earliest * FRAME)
+    assert bool(bench.part()) is parted
+
+
+def test_a_pause_long_ago_is_forgotten() -> None:
+    bench = Bench(longest=320_000)
+    bench.feed(speech((QUIET, 30), (LOUD, 30), (QUIET, 10), (LOUD, 256)))
+    assert bench.part() == []
 
 
 @pytest.mark.parametrize("voiced", [3, 5, 12])

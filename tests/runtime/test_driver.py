@@ -236,7 +236,7 @@ async def test_an_end_during_a_drain_counts_unless_audio_came_that_nobody_heard(
     monkeypatch.setattr(keeper, "PAUSES_S", (0.01,))
     stage = await Stage().begin()
     stage.services.store.away = True
-    await stage.send(silence(0.5) + voice(2.0))
+    await stage.send(silence(0.5) + voice(2.0) + silence(1.0))
     await stage.order(commands.Drain(within_s=5))
     if passed_over:
         await stage.driver.audio(voice(1.0))

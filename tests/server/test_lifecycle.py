@@ -67,9 +67,7 @@ async def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> 
     async with served(tmp_path, HEAR_S="0.4") as server, aiohttp.ClientSession() as http:
         await server.start()
         talkers = [await speak(server, http, f"i-{one}") for one in range(4)]
-        for talker in talkers:
-            await talker.send(voice(1.2))
-            await talker.until("speech_started")
+        await asyncio.gather(*(talker.begin_to_speak() for talker in talkers))
         silent = await speak(server, http, "silent")
         server.signal(number)
         await talkers[0].until("goaway")
@@ -87,7 +85,7 @@ async def test_a_signal_ends_it_well(tmp_path: Path, number: signal.Signals) -> 
         assert await server.end(5) == 0
         for one, talker in enumerate(talkers):
             shown = [final["text"] for final in talker.all("final")]
-            assert shown[0].startswith("w0"), "as far as the last pause between words"
+            assert shown[0].startswith("w0"), "as far as the last pause"
             assert [kept.final.text for kept in await server.finals(f"i-{one}")] == shown
             assert [stream.status for stream in await server.streams(f"i-{one}")] == ["live"]
         assert server.events()[-1] == "server.stopped"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from streamsrv import commands, events
-from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated
-from streamsrv.session.effects import AnyEffect, Close, Hear, Keep, Leave, Say
+from streamsrv.facts import Answer, ChannelStart, FinalKept, Outdated, SpeechBegan
+from streamsrv.session.effects import AnyEffect, Close, Cut, Hear, Keep, Leave, Say
 from streamsrv.session.settings import MOST_WINDOWS, MachineSettings
 from streamsrv.session.states import State
 from tests.session.world import WORD, World, spoken
@@ -221,8 +221,10 @@ def test_a_stream_that_is_too_long_is_ended_for_good() -> None:
 def test_a_drain_finalises_what_was_said_and_sends_the_peer_elsewhere() -> None:
     world = World(11)
     world.speak(0, 1.0, cause="length")
+    world.pass_audio(0, 2.0)
     world.receive(commands.Drain(within_s=30.0))
-    assert isinstance(world.said[-1], events.GoAway) or world.of(events.GoAway)
+    assert world.of(events.GoAway)
+    assert Cut(cause="part", channels=(0,)) in world.effects, "its open segment has promised words"
     world.settle()
     assert world.closed == 1012
     assert world.left
@@ -230,6 +232,19 @@ def test_a_drain_finalises_what_was_said_and_sends_the_peer_elsewhere() -> None:
     assert len(world.kept) == 2, "the open segment was finalised"
     assert isinstance(world.said[-1], events.Failed)
     assert world.said[-1].retryable
+
+
+def test_a_drain_leaves_a_segment_without_promised_words_to_who_hears_it_next() -> None:
+    world = World(11, channels=2)
+    world.speak(0, 1.0)
+    world.settle()
+    for channel in (0, 1):
+        world.run(world.machine.marked(SpeechBegan(channel=channel, start=32_000, position=32_000), world.now))
+    world.receive(commands.Drain(within_s=30.0))
+    assert [effect for effect in world.effects if isinstance(effect, Cut)] == [Cut(cause="part")]
+    world.settle()
+    assert world.left
+    assert len(world.kept) == 1
 
 
 def test_a_newer_epoch_ends_this_one_and_its_questions() -> None:

@@ -155,29 +155,30 @@ def test_an_hour_of_monologue_costs_per_second_what_its_first_minute_costs(
     assert trim_finals or min(finals) == SEGMENT_S
 
 
+def _last_asked(world: World) -> int:
+    return [effect for effect in world.effects if isinstance(effect, Hear)][-1].request
+
+
 def test_a_word_said_again_and_again_is_counted_right_over_every_trim() -> None:
     world = World(6, mute=True, settings=SETTINGS)
     world.run(world.machine.marked(SpeechBegan(channel=0, start=0, position=0), world.now))
     for _ in range(40):
         world.pass_audio(0, 0.5)
-        question = [effect for effect in world.effects if isinstance(effect, Hear)][-1]
-        newest = world.machine.picked(question.request, world.now)
-        if newest is None:
-            continue
-        first = -(-newest.start // WORD)
-        words = tuple(
-            Word(text="go", start=n * WORD, stop=(n + 1) * WORD, confidence=0.5)
-            for n in range(first, newest.stop // WORD)
-        )
-        world.run(world.machine.heard(Answer(request=newest.request, words=words), world.now))
+        while question := world.machine.picked(_last_asked(world), world.now):  # a doubted answer asks again
+            newest = question
+            first = -(-newest.start // WORD)
+            words = tuple(
+                Word(text="go", start=n * WORD, stop=(n + 1) * WORD, confidence=0.5)
+                for n in range(first, newest.stop // WORD)
+            )
+            world.run(world.machine.heard(Answer(request=newest.request, words=words), world.now))
     partial = [event for event in world.said if isinstance(event, events.Partial)][-1]
-    assert newest is not None
     assert newest.start > 0
     assert partial.text.split() == ["go"] * (newest.stop // WORD)
 
 
 def test_finals_begin_where_the_partials_did_when_so_set() -> None:
-    world = monologue(5, forced=True, finals=True)
+    world = monologue(6, forced=True, finals=True)
     trims = [q for _, q in world.spans if q.final and q.start % (20 * RATE_HZ)]
     assert any((q.stop - q.start) / RATE_HZ <= FLOOR_S + 0.7 and q.prefix for q in trims)
 

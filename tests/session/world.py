@@ -116,8 +116,8 @@ class World:
                 self.released[channel] = position
             case Hold(channel=channel, earliest=earliest):
                 self.held[channel] = earliest
-            case Cut(cause=cause):
-                self.cut(cause)
+            case Cut(cause=cause, channels=channels):
+                self.cut(cause, channels if cause == "part" else tuple(self.open))
             case Close(code=code):
                 self.closed = code
             case Leave():
@@ -202,8 +202,8 @@ class World:
             self.open[channel] = stop
         self.run(self.machine.marked(mark, self.now))
 
-    def cut(self, cause: str) -> None:
-        for channel in tuple(self.open):
+    def cut(self, cause: str, channels: Sequence[int]) -> None:
+        for channel in channels:
             self._end(channel, "flush" if cause == "part" else cause)
         self.run(self.machine.marked(CutMade(cause=cause, position=max(self.position)), self.now))  # type: ignore[arg-type]
 

@@ -55,7 +55,7 @@ AWAY: tuple[float, float] = (0.3, 60.0 / FASTER)
 """Outages of services: up to a minute on the fast clock; short ones come more often."""
 SPOKEN_WITHIN_S = 6.5
 """Who has much to say speaks faster: a run has 15 s, and starts, ends and waits for what is under way besides."""
-OVER_BY_S = 6.0
+OVER_BY_S = 6.5
 """Faults begin early enough to be over by then.  What comes after one another in one place is shorter where there is no
 time for all of it."""
 TAKES_S: dict[str, float] = {"kafka-kill": 6.0, "kill": 0.8, "stop": 0.8, "term": 1.2, "garble": 2.0, "age": 2.0}
