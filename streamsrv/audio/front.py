@@ -127,8 +127,10 @@ class Front:
         return [mark for channel in self._channels for mark in channel.marks(channel.segmenter.flush(now))]
 
     def part(self, now: float, channels: Iterable[int]) -> list[Mark]:
-        """Close open segments of ``channels`` in their newest pause (``cause="flush"``), if there is one: another run hears
-        the rest."""
+        """Close open segments of ``channels`` in their newest pause (``cause="flush"``), if there is one.
+
+        The rest stays open, for another run.
+        """
         chosen = [self._channels[number] for number in channels]
         return [mark for channel in chosen for mark in channel.marks(channel.segmenter.part(now))]
 
