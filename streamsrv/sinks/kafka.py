@@ -55,8 +55,8 @@ class KafkaSink:
             raise SetupError("kafka.security is sasl, and user or password are missing", hint="set both, or use tls")
         from aiokafka import AIOKafkaProducer  # here, and not when speech is being heard: it takes a third of a second
 
-        # While brokers are away it complains twenty times a second; the outbox says so once, and its numbers tell.
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+        self._complaints = _Complaints(logging.ERROR)
+        self._complaints.listen()
         self._make = AIOKafkaProducer
         self._settings = settings
         self._tls = _tls(settings)
@@ -113,9 +113,12 @@ class KafkaSink:
             sasl_plain_password=settings.password,
         )
         try:
+            self._complaints.newest = None
             await producer.start()
-        except BaseException:
+        except BaseException as error:
             await _cut(producer)
+            if isinstance(error, Exception) and self._complaints.newest is not None:
+                raise self._complaints.newest from error
             raise
         return producer
 
@@ -160,6 +163,26 @@ class KafkaSink:
             self._producer = None
             self._under_way.clear()
             await _cut(producer)
+
+
+class _Complaints(logging.Handler):
+    """What aiokafka logs of each broker: a wrong password, an unknown certificate.  It raises that none answered.
+
+    While brokers are away it complains twenty times a second; the outbox says so once, and its numbers tell.
+    """
+
+    newest: Exception | None = None
+
+    def listen(self) -> None:
+        """Nobody else hears it from now on."""
+        logger = logging.getLogger("aiokafka")
+        logger.setLevel(logging.ERROR)
+        logger.propagate = False
+        logger.handlers[:] = [self]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.args if isinstance(record.args, tuple) else ()
+        self.newest = next((one for one in said if isinstance(one, Exception)), self.newest)
 
 
 def _not_sent(error: Exception) -> Outcome:

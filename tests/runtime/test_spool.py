@@ -250,6 +250,20 @@ async def test_a_batch_that_fails_leaves_nothing_in_the_file(
     assert [entry.final.segment for entry in read.sound if entry.final] == [0, 1]
 
 
+async def test_a_first_batch_that_fails_leaves_no_file(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.services.store.away = True
+    monkeypatch.setattr(os, "fsync", _fail)
+    await stage.send(silence(0.3) + TALK)
+    await until(lambda: any(isinstance(event, events.Warned) for event in stage.peer.heard))
+    assert not files(tmp_path / "spool")
+    monkeypatch.undo()
+    monkeypatch.setattr(keeper, "PAUSES_S", (0.01,))
+    await until(lambda: finals(stage) == [(0, "spool")])
+    assert [entry.final.segment for entry in lines_of(tmp_path / "spool").sound if entry.final] == [0]
+
+
 async def test_a_drained_session_leaves_its_words_to_the_spool(stage: Stage, tmp_path: Path) -> None:
     stage.services.store.away = True
     await stage.send(silence(1.5) + TALK + TALK)

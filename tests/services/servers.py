@@ -284,9 +284,13 @@ class KafkaServer(Server):
         self._properties.write_text("\n".join(f"{key}={value}" for key, value in self._settings().items()), "utf-8")
         if (self.folder / "data" / "meta.properties").exists():
             return
-        form = ("format", "-t", self.CLUSTER, "-c", str(self._properties))
-        said = subprocess.run(java("kafka.tools.StorageTool", *form, heap_mb=128), capture_output=True, text=True)
+        said = subprocess.run(
+            java("kafka.tools.StorageTool", *self._format(), heap_mb=128), capture_output=True, text=True
+        )
         assert said.returncode == 0, said.stdout + said.stderr
+
+    def _format(self) -> tuple[str, ...]:
+        return ("format", "-t", self.CLUSTER, "-c", str(self._properties))
 
     def command(self) -> list[str]:
         return java("kafka.Kafka", str(self._properties), heap_mb=384, logs="kafka.server.KafkaRaftServer")

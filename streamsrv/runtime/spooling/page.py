@@ -198,10 +198,15 @@ class Page:
             sync_folder(self.path.parent)
 
     def _take_back(self) -> None:
-        """Cut off what was written of a batch that failed, or it would stand before the next one."""
+        """Cut off what was written of a batch that failed, or it would stand before the next one.
+
+        A file with nothing else in it goes: its session may leave, and then nobody asks for it.
+        """
         try:
-            if self.path.exists():
+            if self._size:
                 os.truncate(self.path, self._size)
+            else:
+                self.path.unlink(missing_ok=True)
         except OSError as error:
             self._broken = True
             self._desk.on_loop(self._desk.failed, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from bson.codec_options import CodecOptions, DatetimeConversion
@@ -90,30 +91,18 @@ def rooms_of(client: AsyncMongoClient[Doc], settings: MongoSettings) -> Rooms:
     return documents.rooms(database)
 
 
-async def prepare(rooms: Rooms, settings: MongoSettings) -> None:
-    """Wait for the server, check the version, make what is missing.
+async def patiently(settings: MongoSettings, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Try until it works, for as long as a server may take to come, or to come back in the middle.
 
     Raises:
         SetupError: it does not come, refuses us, or holds what this version does not understand.
     """
-    await _until_there(rooms, settings)
-    try:
-        await _check(rooms)
-        for name, indexes in INDEXES.items():
-            await getattr(rooms, name).create_indexes(list(indexes))
-        await places.prepare(rooms)
-    except PyMongoError as error:
-        raise failures.unusable(error, settings.start_within_s) from error
-
-
-async def _until_there(rooms: Rooms, settings: MongoSettings) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + settings.start_within_s
     told = False
     while True:
         try:
-            await rooms.meta.find_one({"_id": "schema"})
-            return
+            return await attempt()
         except PyMongoError as error:
             failures.heed_cancellation()
             if not isinstance(error, ConnectionFailure) or failures.hopeless(error) or loop.time() >= end:
@@ -122,6 +111,19 @@ async def _until_there(rooms: Rooms, settings: MongoSettings) -> None:
                 log.warning("mongo.waits", error=type(error).__name__, within_s=settings.start_within_s)
                 told = True
         await asyncio.sleep(PAUSE_S)
+
+
+async def prepare(rooms: Rooms) -> None:
+    """Check the version, make what is missing; may be done again.
+
+    Raises:
+        SetupError: it holds what this version does not understand.
+        PyMongoError: something failed.
+    """
+    await _check(rooms)
+    for name, indexes in INDEXES.items():
+        await getattr(rooms, name).create_indexes(list(indexes))
+    await places.prepare(rooms)
 
 
 async def _check(rooms: Rooms) -> None:

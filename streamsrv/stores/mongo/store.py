@@ -101,13 +101,7 @@ class MongoStore:
     async def open(self) -> None:
         """As the contract says; waits ``start_within_s`` for a server that is away."""
         try:
-            await client.prepare(self._rooms, self._settings)
-            with failures.translated():
-                if self._server:
-                    await self._nodes.beat()
-                await self._nodes.look()
-                if self._server:
-                    await leases.tidy(self._rooms, node=self._node, before_ms=_now_ms() - FORGET_LEASES_MS)
+            await client.patiently(self._settings, self._appear)
         except BaseException:
             await self._client.close()
             raise
@@ -115,6 +109,14 @@ class MongoStore:
         if self._server:
             lives = (self._nodes.live(), self._writing.watch(), self._mend())
             self._living = [asyncio.create_task(one) for one in lives]
+
+    async def _appear(self) -> None:
+        await client.prepare(self._rooms)
+        if self._server:
+            await self._nodes.beat()
+        await self._nodes.look()
+        if self._server:
+            await leases.tidy(self._rooms, node=self._node, before_ms=_now_ms() - FORGET_LEASES_MS)
 
     async def close(self) -> None:
         self._open = False

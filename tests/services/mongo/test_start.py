@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import NotPrimaryError, OperationFailure, ServerSelectionTimeoutError
@@ -15,6 +17,7 @@ from streamsrv.stores.mongo import client, failures
 from streamsrv.stores.mongo.documents import rooms
 from streamsrv.stores.mongo.settings import MongoSettings
 from streamsrv.stores.mongo.store import MongoStore
+from tests.services.mongo.line import line_to
 from tests.services.servers import Mongo, free_port, mongo_server
 
 
@@ -28,6 +31,19 @@ async def test_the_start_waits_for_a_server_that_is_away(tmp_path: Path) -> None
         await opening
         await store.close()
         await asyncio.to_thread(server.forget, server.database)
+
+
+async def test_a_server_that_goes_away_in_the_middle_of_the_start_is_waited_for(settings: MongoSettings) -> None:
+    """Whichever answer is lost."""
+    async with line_to(settings.url or "") as line:
+        for number in itertools.count(1):
+            store = MongoStore(msgspec.structs.replace(settings, url=line.url))
+            line.arm(number)
+            await store.open()
+            await store.close()
+            if not line.broken:
+                break
+    assert number > 10, "so many requests a start makes"
 
 
 async def test_it_does_not_wait_for_ever_and_names_the_remedy() -> None:
