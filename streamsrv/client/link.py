@@ -71,7 +71,10 @@ class Link:
                 case aiohttp.WSMsgType.TEXT:
                     return self._note(decode(message.data))
                 case aiohttp.WSMsgType.PING:
-                    await self._ws.pong(message.data)
+                    try:
+                        await self._ws.pong(message.data)
+                    except BROKEN:
+                        raise Cut(None, self._error, self._lost) from None
                 case aiohttp.WSMsgType.PONG:
                     pass
                 case aiohttp.WSMsgType.CLOSE:

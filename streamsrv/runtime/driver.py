@@ -315,11 +315,10 @@ class Driver:
 
     def _cut(self, cut: Cut) -> Iterable[AnyEffect]:
         now = self._services.now()
-        match cut.cause:
-            case "part":
-                marks = self._front.part(now, cut.channels)
-            case cause:
-                marks = (self._front.cut if cause == "flush" else self._front.finish)(now)
+        if cut.cause == "part":
+            marks = self._front.part(now, cut.channels)
+        else:
+            marks = (self._front.cut if cut.cause == "flush" else self._front.finish)(now)
         self._room.set()
         marks.append(CutMade(cause=cut.cause, position=self._front.position))
         return [effect for mark in marks for effect in self.machine.marked(mark, now)]

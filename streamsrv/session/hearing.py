@@ -40,7 +40,8 @@ class Hearing:
     def partial(self, channel: Channel, now: float) -> list[AnyEffect]:
         """Ask for a partial when it is time: one at a time per channel, and only with new audio.
 
-        When a segment may be about to end, one is asked for at once: its answer can be the final.
+        When a segment may be about to end, one is asked for at once: its answer can be the final, so it begins nowhere
+        new.
         """
         segment = channel.open
         if segment is None:

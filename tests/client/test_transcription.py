@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -661,6 +663,28 @@ async def test_a_silent_server_is_left_without_a_close_frame_and_resumed() -> No
         await stream.finish()
         assert bytes(server.calls[1].audio) == NOISE
         assert server.calls[0].left_with is None
+
+
+async def test_a_line_that_breaks_before_a_ping_is_answered_is_a_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, broken = aiohttp.ClientWebSocketResponse.pong, []
+
+    async def first(call: Call) -> None:
+        await call.ready()
+        await call.ws.ping()
+        await call.gone()
+
+    async def too_late(ws: aiohttp.ClientWebSocketResponse, message: bytes = b"") -> None:
+        ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        ws._writer.transport.abort()
+        broken.append(ws)
+        await answer(ws, message)
+
+    monkeypatch.setattr(aiohttp.ClientWebSocketResponse, "pong", too_late)
+    async with serving(talk(first), talk(everything)) as server, opened(server.url, HandTime()) as stream:
+        await stream.send(NOISE)
+        await until(lambda: bool(broken))
+        await stream.finish()
+        assert bytes(server.calls[1].audio) == NOISE
 
 
 async def test_an_idle_stream_is_kept_alive_and_a_pong_is_a_sign_of_life() -> None:

@@ -253,13 +253,13 @@ def _voice(chance: random.Random, seed: int, spoken: Spoken) -> Voice:
     return Voice(
         interview=f"run-{seed}-{chance.randint(1, 2)}",
         speech=speech,
-        pace=round(max(chance.uniform(1.4, 3.4), speech.seconds / SPOKEN_WITHIN_S), 2),
+        pace=round(max(chance.uniform(1.0, 2.4), speech.seconds / SPOKEN_WITHIN_S), 2),
         step_ms=chance.choice((20, 40, 100, 100, 250)),
     )
 
 
 def _track(chance: random.Random, spoken: Spoken, words: tuple[str, ...]) -> tuple[Utterance, ...]:
-    length_s, most_s = 0.0, chance.uniform(6.5, 11.5)
+    length_s, most_s = 0.0, chance.uniform(4.5, 8.5)
     track: list[Utterance] = []
     while length_s < most_s:
         pause_s = round(chance.uniform(0.7, 2.2), 2)
