@@ -27,8 +27,8 @@ from tests.models import tone
 
 MOUNTS = "small_disk"
 """Skips where nothing may be mounted, as nodes with disks of their own want it."""
-SEEDS = (26, 32, 64, 73)
-"""Short ones; among them SIGKILL, SIGTERM and a full disk."""
+SEEDS = (77, 87, 105, 154)
+"""In all of them a server is killed, ends or has a full disk; one is strict."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ async def judged(plan: Plan, models: Path, folder: Path) -> Ledger:
 
 @pytest.mark.slow
 async def test_undisturbed_the_words_are_those_that_were_said(models: Path, tmp_path: Path) -> None:
-    ledger = await judged(undisturbed(make(3, "alone")), models, tmp_path)
+    ledger = await judged(undisturbed(make(26, "alone")), models, tmp_path)
     assert all(one.acked for one in ledger.speaking)
     spoken = {one.stream for one in ledger.speaking}
     assert sum(len(one.shown) for one in ledger.speaking) == sum(row.stream in spoken for row in ledger.rows) > 10
@@ -123,7 +123,7 @@ async def test_a_clock_that_stays_wrong_holds_nothing_up(models: Path, tmp_path:
 async def test_a_run_that_loses_something_is_found_out(models: Path, tmp_path: Path) -> None:
     """The whole way, with a real loss: the data is taken away while the node is down."""
     plan = undisturbed(make(32, "alone"))
-    wipe = msgspec.structs.replace(plan, faults=(Fault(at_s=1.5, what="wipe", whom="node 0"),))
+    wipe = msgspec.structs.replace(plan, faults=(Fault(at_s=3.0, what="wipe", whom="node 0"),))
     async with Nursery():
         _, complaints = await perform(wipe, models, tmp_path)
     assert any(complaint.startswith("I1") for complaint in complaints), complaints

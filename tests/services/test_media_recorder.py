@@ -135,10 +135,11 @@ async def test_a_restart_in_the_middle_is_mended_from_the_first_byte(
     assert [segment["text"] for segment in stored] == [final["text"] for final in in_order(told)]
     assert told.one("closed")["audio_ms"] == wanted.one("closed")["audio_ms"]
     kept, plain = shape(told), shape(wanted)
-    if how is signal.SIGKILL:  # the words of the second segment are those of an engine that begins with this voice
+    parted = [final["cause"] for final in in_order(told)].count("flush")
+    assert parted <= (how is signal.SIGTERM)
+    if not parted:  # the words of the second segment are those of an engine that begins with this voice
         assert kept == plain, "as if nothing had happened"
-    else:  # what was said before the server left is a segment of its own
-        assert [final["cause"] for final in in_order(told)].count("flush") == 1
+    else:  # what was surely said before the server left is a segment of its own
         assert (kept[0], kept[1][0], kept[-1][1]) == (plain[0], plain[1][0], plain[-1][1])
     assert in_order(told)[0]["text"] == in_order(wanted)[0]["text"]
     assert len(set(text(ONE)) & set(told.words)) >= 8, told.words
