@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
+from streamsrv import structs
 from streamsrv.commands import Options
 from streamsrv.errors import SetupError
 from streamsrv.events import Final
@@ -75,6 +76,7 @@ class SqliteStore:
         if self._opened:
             raise RuntimeError("a store is opened once; make a new one")
         self._opened = True
+        structs.learn()  # readers are threads
         try:
             await self._writer.start()
         except BaseException:
