@@ -55,8 +55,7 @@ class Asked:
     trim: Trim
     """How the question leaves out the segment's beginning."""
     kept: bool = False
-    """It begins where the one before did, whatever its length: a later beginning was doubted, or this may be the
-    final."""
+    """It begins where the one before did, whatever its length: a later beginning was doubted."""
     picked: bool = False
     """The engine is hearing it: it covers what it covers."""
     concludes: bool = False

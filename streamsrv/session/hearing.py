@@ -40,14 +40,13 @@ class Hearing:
     def partial(self, channel: Channel, now: float) -> list[AnyEffect]:
         """Ask for a partial when it is time: one at a time per channel, and only with new audio.
 
-        When a segment may be about to end, one is asked for at once: its answer can be the final, so it begins nowhere
-        new.
+        When a segment may be about to end, one is asked for at once: its answer can be the final.
         """
         segment = channel.open
         if segment is None:
             return []
         if self._may_end(channel, segment):
-            return [self._ask(self._newest(channel, segment, now, kept=True), now)]
+            return [self._ask(self._newest(channel, segment, now), now)]
         if not (self.interim or self._settings.partials_always):
             return []
         early = now < segment.asked_at + self._every_s - EARLY_S
