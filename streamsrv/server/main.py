@@ -13,7 +13,7 @@ from pathlib import Path
 from aiohttp import web
 
 import streamsrv
-from streamsrv import structs, telemetry
+from streamsrv import telemetry
 from streamsrv.engines.base import About, WindowEngine
 from streamsrv.errors import SetupError
 from streamsrv.runtime.engines import Engines, is_window, make_engine
@@ -60,7 +60,6 @@ async def _serve(settings: Settings) -> int:
     sinks = make_sinks(
         settings.outbox, kafka=settings.kafka, redis_streams=settings.redis_streams, webhook=settings.webhook
     )
-    structs.learn()
     with stores.chosen(settings) as store:
         outbox = Outbox(store, sinks, settings.outbox, numbers.registry, node=stores.relays_as(settings))
         if not await _opened(store, stop):

@@ -55,7 +55,7 @@ class KafkaSink:
             raise SetupError("kafka.security is sasl, and user or password are missing", hint="set both, or use tls")
         from aiokafka import AIOKafkaProducer  # here, and not when speech is being heard: it takes a third of a second
 
-        self._complaints = _Complaints(logging.ERROR)
+        self._complaints = _Complaints()
         self._complaints.listen()
         self._make = AIOKafkaProducer
         self._settings = settings
