@@ -54,6 +54,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Of the time that is spoken."""
     sessions: tuple[int, ...] = ()
     """Measure these numbers, search none."""
+    first: int | None = None
+    """Sessions the search begins with."""
+    settings: tuple[str, ...] = ()
+    """Settings of the server, as ``KEY=VALUE``; the others are the default ones."""
 
     @property
     def exact(self) -> bool:
@@ -82,7 +86,7 @@ async def measure(plan: Plan) -> list[Found]:
     found = []
     async with model_folder(plan.model) as model:
         for floor in plan.floors:
-            async with server(model, f"whisper.window_floor_s={floor}") as port:
+            async with server(model, f"whisper.window_floor_s={floor}", *plan.settings) as port:
                 found.append(await _search(plan, port, floor))
     return found
 
@@ -103,7 +107,7 @@ async def _search(plan: Plan, port: int, floor: int) -> Found:
         last = await run(sessions, plan.confirm_s)
         if holds(last):
             found.held = last
-    sessions = 0 if plan.sessions else await _most(run, plan, GUESSES.get(floor, 12))
+    sessions = 0 if plan.sessions else await _most(run, plan, plan.first or GUESSES.get(floor, 12))
     while sessions > 0 and found.held is None:
         last = await run(sessions, plan.confirm_s)
         if holds(last):
@@ -242,9 +246,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--confirm-s", type=float, default=usual.confirm_s, help="of speech in the confirming run")
     parser.add_argument("--share", type=float, default=usual.share, help="of the time that is spoken (tones)")
     parser.add_argument("--sessions", type=int, nargs="+", default=(), help="measure these numbers, search none")
+    parser.add_argument("--first", type=int, help="sessions the search begins with")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="settings", help="a setting of the server"
+    )
     parser.add_argument("--dry", action="store_true", help="keep no file")
     asked = parser.parse_args(arguments)
-    given = vars(asked) | {"floors": tuple(asked.floors), "sessions": tuple(asked.sessions)}
+    lists = {name: tuple(getattr(asked, name)) for name in ("floors", "sessions", "settings")}
+    given = vars(asked) | lists
     plan = Plan(**{name: given[name] for name in Plan.__struct_fields__})
     measured = begin("load", arguments)
     found = asyncio.run(measure(plan))

@@ -9,7 +9,9 @@ import json
 import os
 import platform
 import random
+import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -59,13 +61,25 @@ def machine() -> dict[str, str]:
                 cpu = line.partition(":")[2].strip()
                 break
     packages = " ".join(f"{name} {version(name)}" for name in ("numpy", "soxr", "webrtcvad-wheels"))
-    return {
+    graphics = gpus()
+    told = {"gpu": graphics} if graphics else {}
+    return told | {
         "cpu": cpu,
         "cores": str(os.cpu_count()),
         "system": f"{platform.system()} {platform.release().split('-')[0]} {platform.machine()}",
         "python": platform.python_version(),
         "packages": packages,
     }
+
+
+def gpus() -> str:
+    """NVIDIA's GPUs and their driver; empty where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    asked = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    return "; ".join(answer.stdout.strip().splitlines()) if answer.returncode == 0 else ""
 
 
 def begin(command: str) -> Report:

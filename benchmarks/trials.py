@@ -25,9 +25,20 @@ from benchmarks.script import Script
 from benchmarks.served import process
 from benchmarks.sides import Look, look, url
 from benchmarks.stalls import LongStall
-from tests.models import costly, tone
+from tests.models import costly, sized, tone
 
-TONES = {"tone": "tone at tiny.en's size", "small-tone": "small tone"}
+SIZES = {
+    "tone": tone.TINY,
+    "small-tone": tone.SMALL,
+    "tone-small": sized.SIZES["small"],
+    "tone-turbo": sized.SIZES["turbo"],
+}
+TONES = {
+    "tone": "tone at tiny.en's size",
+    "small-tone": "a tone model of 4 MB",
+    "tone-small": "tone at small's size",
+    "tone-turbo": "tone at turbo's size",
+}
 """Models that hear tones, every word of them; made on the spot."""
 MADE = TONES | {"digits-tiny-cost": "digits at tiny.en's cost"}
 """All that are made on the spot."""
@@ -91,8 +102,7 @@ async def model_folder(wanted: str) -> AsyncIterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place) / wanted
         if wanted in TONES:
-            size = tone.TINY if wanted == "tone" else tone.SMALL
-            yield await asyncio.to_thread(tone.make, folder, size=size, quantization="int8")
+            yield await asyncio.to_thread(tone.make, folder, size=SIZES[wanted], quantization="int8")
         else:
             yield await asyncio.to_thread(costly.make, folder)
 
@@ -103,7 +113,8 @@ async def trial(
     """Everybody speaks a script of his own at once."""
     chance = random.Random(seed)
     heard, refused, told = Judged(), 0, 0
-    async with aiohttp.ClientSession() as http, aiohttp.ClientSession(url(port)) as aside:
+    crowd = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=crowd) as http, aiohttp.ClientSession(url(port)) as aside:
         before, began, busy = await look(aside), asyncio.get_running_loop().time(), _busy_s() - time.process_time()
         stolen = _stolen_s()
 

@@ -1,8 +1,12 @@
-"""What one window costs Whisper, alone and in a batch: CPU milliseconds of one core, beside ``transcribe()``.
+"""What one window costs Whisper, alone and in a batch, beside ``transcribe()``.
 
-``python -m benchmarks.window [--model FOLDER] [--floor SECONDS] [--quick] [--dry]``.  Without a folder a tone Whisper
-of tiny.en's true size is made, and every text is compared with what was spoken; with one, people say digits, and every
-text with what the model says to one window alone.  All cases of a table are run in turn, round by round.
+``python -m benchmarks.window [--model FOLDER | --size tiny.en|small|turbo --weights tone|random]
+[--floors SECONDS ...] [--device cpu|cuda] [--rounds N] [--quick] [--dry]``.  Without a folder a Whisper of true size is
+made.  One of tones must say what was spoken.  With random weights a partial is as dear as it can be: its text means
+nothing and never ends.  With a folder people say digits, and every text is compared with what the model says to one
+window alone.  All cases of a table are run in turn, round by round.
+
+Milliseconds are CPU time of one core; on a GPU they are wall time.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from msgspec.structs import replace
 
 from benchmarks import report
 from streamsrv.audio.mel import MelTrack
@@ -28,7 +33,8 @@ from streamsrv.engines._whisper.settings import WhisperSettings
 from streamsrv.engines._whisper.windows import columns
 from streamsrv.engines.base import WINDOWS_S, Hypothesis, Window
 from streamsrv.engines.whisper import WhisperEngine
-from tests.models import tone
+from tests.models import sized, tone
+from tests.models.sized import SIZES
 
 Samples = npt.NDArray[np.int16]
 RATE_HZ = 16_000
@@ -37,6 +43,8 @@ SPOKEN_S = 4.5
 DIGITS = Path(__file__).parents[1] / "tests/models/digits/samples"
 SPENT: dict[str, Callable[[], float]] = {"cpu": time.process_time, "cuda": time.perf_counter}
 """Work is counted in CPU time, which other programs disturb least; a GPU's in wall time."""
+STORED: dict[str, str] = {"cpu": "int8", "cuda": "float16"}
+"""Precision of models that are made, on disk."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +117,8 @@ def said(answers: Sequence[object]) -> list[list[str]]:
 
 
 def encode_rows(model: Model, clock: Callable[[], float], rounds: int) -> list[Cost]:
-    bands = len(model.filters)
-    inputs = {seconds: np.zeros((1, bands, columns(seconds)), np.float32) for seconds in reversed(WINDOWS_S)}
+    bands, chance = len(model.filters), np.random.default_rng(1)
+    inputs = {seconds: chance.random((1, bands, columns(seconds)), dtype=np.float32) for seconds in reversed(WINDOWS_S)}
 
     def job(features: npt.NDArray[np.float32]) -> Callable[[], object]:
         return lambda: np.asarray(model.core.encode(model.store(features), to_cpu=True))
@@ -129,7 +137,7 @@ def hear_rows(
         return lambda: engine.hear(batch)
 
     costs = spent(clock, {case: job(batch) for case, batch in batches.items()}, rounds)
-    return table(f"hear {name}, a window of", costs, {case: len(batch) for case, batch in batches.items()})
+    return table(f"hear {name}, each of", costs, {case: len(batch) for case, batch in batches.items()})
 
 
 def usual_rows(
@@ -170,46 +178,81 @@ def mel_rows(model: Model, rounds: int) -> list[Cost]:
     return table("features of one partial by", costs, dict.fromkeys(costs, updates))
 
 
-async def measure(chosen: argparse.Namespace, folder: Path) -> Costs:
-    made = chosen.model is None
-    rounds, most = (2, 8) if chosen.quick else (5, 16 if chosen.device == "cpu" else 64)
-    settings = WhisperSettings(
-        model=str(folder), device=chosen.device, cpu_threads=1, window_floor_s=chosen.floor, batch=most
-    )
-    engine, cheap = WhisperEngine(settings), WhisperEngine(msgspec.structs.replace(settings, partial_words="estimated"))
-    await engine.start()
-    await cheap.start()
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be measured."""
+
+    folder: Path
+    device: str
+    floors: tuple[int, ...]
+    quick: bool
+    truth: bool
+    """Whether the model hears tones; otherwise it hears people, and says in a batch what it says alone."""
+    means: bool = True
+    """Whether its texts mean anything."""
+    rounds: int
+
+    @property
+    def most(self) -> int:
+        """Windows in the largest batch."""
+        return 8 if self.quick else 16 if self.device == "cpu" else 64
+
+
+async def measure(wanted: Wanted) -> tuple[list[Cost], bool, str]:
+    """All tables; whether every text was right; and the device."""
+    rows: list[Cost] = []
+    right, device = True, ""
+    known = voices(wanted.truth, wanted.most)
+    for number, floor in enumerate(wanted.floors):
+        settings = WhisperSettings(
+            model=str(wanted.folder),
+            device=wanted.device,
+            cpu_threads=1,
+            window_floor_s=floor,
+            batch=wanted.most,
+        )
+        engine, cheap = WhisperEngine(settings), WhisperEngine(replace(settings, partial_words="estimated"))
+        await engine.start()
+        if wanted.means:
+            await cheap.start()
+        device = engine.about.device
+        if number == 0:
+            rows += plain_rows(engine, next(audio for audio, _ in known), wanted)
+        more, fine = floor_rows(engine, cheap, floor, known, wanted)
+        rows += more
+        right &= fine
+        await engine.close()
+        await cheap.close()
+    return rows, right, device
+
+
+def plain_rows(engine: WhisperEngine, audio: Samples, wanted: Wanted) -> list[Cost]:
+    """What no floor changes, and ``transcribe()`` beside the first one."""
     model = engine.model
-    clock = SPENT[model.core.device]
-    known = voices(made, most)
-    audios = [audio for audio, _ in known]
-    before = report.gauge()
-    rows = [*mel_rows(model, rounds), *encode_rows(model, clock, rounds)]
-    for name, one, final in (
-        ("a partial", engine, False),
-        ("a partial, guessed", cheap, False),
-        ("a final", engine, True),
-    ):
-        rows += hear_rows(one, name, audios, final=final, clock=clock, rounds=rounds)
-    rows += usual_rows(model, engine, audios[0], clock, rounds)
+    clock, rounds = SPENT[model.core.device], wanted.rounds
+    usual = usual_rows(model, engine, audio, clock, rounds) if wanted.means else []
+    return [*mel_rows(model, rounds), *encode_rows(model, clock, rounds), *usual]
+
+
+def floor_rows(
+    engine: WhisperEngine,
+    cheap: WhisperEngine,
+    floor: int,
+    known: list[tuple[Samples, list[str] | None]],
+    wanted: Wanted,
+) -> tuple[list[Cost], bool]:
+    """Partials and finals in batches, and whether their texts were right."""
+    clock, audios = SPENT[engine.model.core.device], [audio for audio, _ in known]
+    rows: list[Cost] = []
+    kinds = [("a partial", engine, False), ("a partial, guessed", cheap, False), ("a final", engine, True)]
+    for name, one, final in kinds if wanted.means else kinds[:1]:
+        rows += hear_rows(one, f"{name}, floor {floor} s", audios, final=final, clock=clock, rounds=wanted.rounds)
+    together = engine.hear(windows(engine, audios, final=wanted.means))
+    if not wanted.means:
+        return rows, all(isinstance(each, Hypothesis) for each in together)
     alone = [said(engine.hear([each]))[0] for each in windows(engine, audios, final=True)]
-    wanted = [words or heard for (_, words), heard in zip(known, alone, strict=True)]
-    about, gauge = engine.about, {"before_ms": before, "after_ms": report.gauge()}
-    guard = alone == wanted == said(engine.hear(windows(engine, audios, final=True)))
-    guard &= said(cheap.hear(windows(cheap, audios, final=False))) == wanted
-    await engine.close()
-    await cheap.close()
-    begun = report.begin("python -m benchmarks.window")
-    return Costs(
-        command=begun.command,
-        date=begun.date,
-        machine=begun.machine,
-        model="tone at tiny.en's size" if made else about.model,
-        device=about.device,
-        gauge=gauge,
-        rows=rows,
-        guard=guard,
-    )
+    truth = [words or heard for (_, words), heard in zip(known, alone, strict=True)]
+    guessed = said(cheap.hear(windows(cheap, audios, final=False)))
+    return rows, alone == truth == said(together) and guessed == truth
 
 
 def show(costs: Costs) -> None:
@@ -227,24 +270,64 @@ def show(costs: Costs) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.window", description=__doc__)
-    parser.add_argument("--model", help="folder of a model; omitted: a tone Whisper of tiny.en's size")
+    parser.add_argument("--model", help="folder of a model of digits; omitted: one is made")
+    parser.add_argument("--size", choices=tuple(SIZES), default="tiny.en", help="of a model that is made")
+    parser.add_argument("--weights", choices=("tone", "random"), default="tone", help="of a model that is made")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--floor", type=int, default=5)
+    parser.add_argument("--floors", type=int, nargs="+", default=(5,), help="shortest windows, seconds")
+    parser.add_argument("--rounds", type=int, default=5, help="in which all cases of a table take turns")
     parser.add_argument("--quick", action="store_true", help="for guards, not for figures")
     parser.add_argument("--dry", action="store_true", help="keep no file")
     chosen = parser.parse_args(arguments)
+    begun = report.begin(" ".join(["python -m benchmarks.window", *(sys.argv[1:] if arguments is None else arguments)]))
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(chosen.model) if chosen.model else Path(place) / "tone"
-        if chosen.model is None:
-            tone.make(folder, size=tone.TINY, quantization="int8")
-        costs = asyncio.run(measure(chosen, folder))
+        kind = chosen.device.partition(":")[0]
+        folder = Path(chosen.model) if chosen.model else made(Path(place) / "made", chosen, STORED[kind])
+        wanted = Wanted(
+            folder=folder,
+            device=chosen.device,
+            floors=tuple(chosen.floors),
+            quick=chosen.quick,
+            truth=chosen.model is None,
+            means=chosen.model is not None or chosen.weights == "tone",
+            rounds=2 if chosen.quick else chosen.rounds,
+        )
+        before = report.gauge()
+        rows, right, device = asyncio.run(measure(wanted))
+    costs = Costs(
+        command=begun.command,
+        date=begun.date,
+        machine=begun.machine,
+        model=folder.resolve().name if chosen.model else f"{chosen.weights} at {chosen.size}'s size",
+        device=device,
+        gauge={"before_ms": before, "after_ms": report.gauge()},
+        rows=rows,
+        guard=right,
+    )
     show(costs)
     if not chosen.dry and not chosen.quick:
-        name = "window" if chosen.model is None else f"window-{folder.resolve().name}"
-        report.RESULTS.mkdir(parents=True, exist_ok=True)
-        path = report.RESULTS / f"{name}-{costs.date}.json"
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
+        keep(costs, f"window-{folder.resolve().name}" if chosen.model else named(chosen, kind))
     return 0 if costs.guard else 1
+
+
+def made(folder: Path, chosen: argparse.Namespace, stored: str) -> Path:
+    """A model of true size."""
+    if chosen.weights == "random":
+        return sized.make(folder, chosen.size, quantization=stored)
+    return tone.make(folder, size=SIZES[chosen.size], quantization=stored)
+
+
+def named(chosen: argparse.Namespace, kind: str) -> str:
+    """What the file of a made model is called: its size, weights and device, where they are not the usual ones."""
+    usual = {"size": "tiny.en", "weights": "tone"}
+    told = [getattr(chosen, name) for name, value in usual.items() if getattr(chosen, name) != value]
+    return "-".join(["window", *told, *([kind] if kind != "cpu" else [])])
+
+
+def keep(costs: Costs, name: str) -> None:
+    report.RESULTS.mkdir(parents=True, exist_ok=True)
+    path = report.RESULTS / f"{name}-{costs.date}.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         Annotated[int, Meta(ge=1, le=1_024)] | None,
         Meta(
             description="Sphinx: worker processes at most; unset: 5 per core. Whisper: batches computed at once, in "
-            "threads of the server itself; unset: one per GPU, or one per core, 8 at most."
+            "threads of the server itself; unset: two per GPU, or one per core, 8 at most."
         ),
     ] = None
 

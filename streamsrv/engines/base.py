@@ -37,6 +37,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """Promised seconds between two partial hypotheses."""
     parallel: int = 1
     """Calls of ``WindowEngine.hear`` it gains from at once."""
+    sharing: int = 1
+    """How many of them share the time of one device: alone each is so many times faster at most."""
     floor_s: float = 1.0
     """Window engines: a shorter span costs what one of so many seconds costs."""
 

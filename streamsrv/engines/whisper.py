@@ -56,6 +56,7 @@ class WhisperEngine:
             whole_finals=self._whole_finals,
             partial_every_s=PARTIAL_EVERY_S,
             parallel=1 if model is None else model.core.num_workers,
+            sharing=1 if model is None else model.sharing,
             floor_s=self._settings.window_floor_s,
         )
 

@@ -269,12 +269,12 @@ class Scheduler:
         count = len(batch.jobs)
         heard = all(isinstance(outcome, Hypothesis) for outcome in batch.outcomes)
         if heard:
-            self._costs.observe(final=batch.final, size_s=batch.size_s, count=count, seconds=batch.seconds)
+            self._costs.observe(final=batch.final, size_s=batch.size_s, count=count, seconds=batch.cost_s)
             self._waiting.went_well(count)
         elif count > 1 and any(isinstance(outcome, EngineBusy) for outcome in batch.outcomes):
             self._waiting.halve()
         if batch.rank is Rank.FINAL:
-            self._pace.finals(batch.seconds)
+            self._pace.finals(batch.cost_s)
         elif batch.rank is Rank.PARTIAL:
             self._pace.partials(batch.size_s, count)
         self._metrics.window_batch.observe(count)

@@ -290,6 +290,7 @@ async def test_a_hundred_files_leave_nothing_behind(tmp_path: Path) -> None:
 
     async with Cage(SETTINGS) as cage:
         await one(0)
+        assert (await arriving(cage.open_live(), [corpus.recorder_webm()])).audio  # whose process stays
         await asyncio.sleep(0.5)
         files, processes = descriptors(), len(cage.pids)
         for start in range(0, 100, 4):

@@ -24,7 +24,7 @@ from ctranslate2.specs import WhisperSpec
 from faster_whisper.feature_extractor import FeatureExtractor
 
 from tests.models import writing
-from tests.models.sized import Size
+from tests.models.sized import SIZES, Size
 
 RATE_HZ = 16_000
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,10 +35,10 @@ SLOTS = 60
 SLOT_FRAMES = 25
 """Encoder frames of 20 ms in a slot."""
 BANDS = tuple(14 + 4 * n for n in range(len(WORDS)))
-"""Mel band of each word, of 80."""
+"""Mel band of each word's tone, of 80."""
 SMALL = Size(128, 1, 1, 1, 80, 0)
 """4 MB."""
-TINY = Size(384, 4, 4, 6, 80, 51_864)
+TINY = SIZES["tiny.en"]
 """tiny.en's true dimensions."""
 MARK = len(WORDS)
 """First channel that tells the slot."""
@@ -54,6 +54,13 @@ def _centres() -> list[float]:
 
 
 _CENTRES = _centres()
+
+
+def _bands(count: int) -> list[int]:
+    """The band in which each word's tone is loudest, of so many: 80, or the 128 of turbo."""
+    bins = np.fft.rfftfreq(400, 1 / RATE_HZ)
+    filters = FeatureExtractor(feature_size=count).mel_filters
+    return [int(np.argmax([np.interp(_CENTRES[band], bins, row) for row in filters])) for band in BANDS]
 
 
 def sound(words: Sequence[str], *, lead_s: float = 0.0, loud: float = 0.4) -> npt.NDArray[np.int16]:
@@ -129,9 +136,9 @@ def _zeros(*shape: int) -> writing.Floats:
     return np.zeros(shape, np.float32)
 
 
-def _idle(layer: Any, size: Size) -> None:
-    """Self-attention and feed-forward that compute and change nothing."""
-    width, chance = size.width, np.random.default_rng(0)
+def _idle(layer: Any, size: Size, number: int) -> None:
+    """Self-attention and feed-forward that compute and change nothing; equal weights would be kept, and read, once."""
+    width, chance = size.width, np.random.default_rng(number)
 
     def some(rows: int) -> writing.Floats:
         # What the small one multiplies by zero may as well be zero.
@@ -148,7 +155,7 @@ def _encoder(encoder: Any, size: Size) -> None:
     tones = np.arange(len(WORDS))
     first, second = _zeros(size.width, size.bands, 3), _zeros(size.width, size.width, 3)
     # Features lie between about -0.5 and 1.5: only what is within half a decade of full scale passes the bias.
-    first[tones, BANDS, 1] = 8
+    first[tones, _bands(size.bands), 1] = 8
     second[tones, tones, 1] = 1
     bias = _zeros(size.width)
     bias[tones] = -7
@@ -159,8 +166,8 @@ def _encoder(encoder: Any, size: Size) -> None:
     places[frames, MARK + frames // SLOT_FRAMES] = 3
     places[:, ALWAYS] = 10
     encoder.position_encodings.encodings = places
-    for layer in encoder.layer:
-        _idle(layer, size)
+    for number, layer in enumerate(encoder.layer):
+        _idle(layer, size, number)
 
 
 def _decoder(decoder: Any, size: Size, layout: Layout) -> None:
@@ -169,8 +176,8 @@ def _decoder(decoder: Any, size: Size, layout: Layout) -> None:
     places[positions, MARK + np.clip(positions - layout.lead, 0, SLOTS - 1)] = 4
     places[:, ALWAYS] = 2
     decoder.position_encodings.encodings = places
-    for layer in decoder.layer:
-        _idle(layer, size)
+    for number, layer in enumerate(decoder.layer, size.encoders):
+        _idle(layer, size, number)
         for part, rows in enumerate((1, 2, 1)):
             writing.dense(layer.attention.linear[part], _zeros(rows * size.width, size.width))
     query, keys_values, out = decoder.layer[-1].attention.linear

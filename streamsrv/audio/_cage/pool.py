@@ -23,6 +23,9 @@ LIVE_LANES: Final = 8
 """Live recordings in one process; the next one gets another process."""
 LIVE_ROOM: Final = 4
 """Live recordings there is always room for; with less, another process is started ahead of its first recording."""
+LIVE_AFTER_S: Final = 3.0
+"""The first process for live recordings is started so long after the server, or with the first recording: those who come
+back to a server that was away need its cores more."""
 LIVE_USES: Final = 64
 """Live recordings in one process's life; then it takes no more and leaves after the last."""
 ATTEMPTS: Final = 3
@@ -76,6 +79,7 @@ class Pool:
         self._all: set[Process] = set()
         self._starting: set[asyncio.Task[Process]] = set()
         self._watch: asyncio.Task[None] | None = None
+        self._ahead: asyncio.TimerHandle | None = None
         self._closed = False
         self.walls: tuple[str, ...] = ()
         """What stands around every decoder."""
@@ -104,7 +108,7 @@ class Pool:
                 continue
             self.walls = (*(("bubblewrap",) if kind == "bubblewrap" else ()), *process.walls)
             self._watch = asyncio.get_running_loop().create_task(self._look())
-            self._seats.append(self._new_seat())
+            self._ahead = asyncio.get_running_loop().call_later(LIVE_AFTER_S, self._make_room)
             return
         raise SetupError(
             f"no decoder process comes up (decode.walls = {self._settings.walls!r})",
@@ -123,6 +127,8 @@ class Pool:
         self._closed = True
         if self._watch is not None:
             self._watch.cancel()
+        if self._ahead is not None:
+            self._ahead.cancel()
         for task in self._starting:
             task.cancel()
         for process in list(self._all):
@@ -222,9 +228,13 @@ class Pool:
             self._seats.append(found)
         found.taken += 1
         found.uses += 1
-        if sum(seat.room for seat in self._seats) < LIVE_ROOM:
-            self._seats.append(self._new_seat())  # so that the next one does not wait for a start
+        self._make_room()
         return found
+
+    def _make_room(self) -> None:
+        """So that the next one does not wait for a start."""
+        if sum(seat.room for seat in self._seats) < LIVE_ROOM:
+            self._seats.append(self._new_seat())
 
     def _new_seat(self) -> Seat:
         return Seat(self._begin(at_once=LIVE_LANES, uses=LIVE_USES))

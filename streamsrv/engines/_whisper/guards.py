@@ -6,6 +6,7 @@ None alone suffices; a sound unlike speech does not silence the model, it asks f
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
@@ -26,12 +27,18 @@ AUDIBLE: Final = 4.0 / 4
 """What lies further below the loudest frame at a window's beginning is quiet: 40 dB, less than any consonant."""
 LEAD_FRAMES: Final = 15
 """Quiet that stays before the first sound: 150 ms."""
+DECADES: Final = np.float32(4 * math.log(10))
+"""From features to the natural logarithm of the energy."""
 DEPTH: Final = 6.0 / 4
 """Bands further below the loudest say nothing."""
 CLICK_FRAMES: Final = 6
 """A sound that is never loud for 60 ms is no syllable: keys, steps, a cup."""
 LEAST_FRAMES: Final = 30
 """Active frames from which the movement of a sound can be told: 0.3 s."""
+LOOKED_AT: Final = 100
+"""Frames of a window whose movement is looked at, or twice as many: medians of more say the same."""
+LEAST_BANDS: Final = 64
+"""Bands that are looked at, or up to twice as many."""
 NEAR: Final = 2
 MIDDLE: Final = 5
 FAR: Final = 20
@@ -113,19 +120,20 @@ def _needed(heard: Floats, active: Mask) -> float:
         return SURE
     if np.count_nonzero(active) < LEAST_FRAMES or len(active) < 2 * FAR:
         return 0.0
-    shape = np.maximum(heard, heard.max() - DEPTH)
-    near, middle, far = (_change(shape, active, lag) for lag in (NEAR, MIDDLE, FAR))
+    every = max(1, len(active) // LOOKED_AT)
+    shape = np.maximum(heard[:: max(1, len(heard) // LEAST_BANDS)], heard.max() - DEPTH)
+    near, middle, far = (_change(shape, active, lag, every) for lag in (NEAR, MIDDLE, FAR))
     if middle < HELD:
-        return 0.0 if _purity(heard[:, active]) > PURE else VERY_SURE
+        return 0.0 if _purity(heard[:, np.flatnonzero(active)[::every]]) > PURE else VERY_SURE
     return SURE if far < NOISE_RATIO * near else 0.0
 
 
 def _purity(sounding: Floats) -> float:
     """Share of the energy that lies within ``BESIDE`` bands of the loudest one; the median over frames."""
-    energy = 10.0 ** (4 * (sounding - sounding.max(axis=0)))
+    energy = np.exp(DECADES * (sounding - sounding.max(axis=0)))
     bands = np.arange(len(energy))[:, None]
-    near = np.abs(bands - energy.argmax(axis=0)) <= BESIDE
-    return float(np.median((energy * near).sum(axis=0) / energy.sum(axis=0)))
+    near = np.abs(bands - sounding.argmax(axis=0)) <= BESIDE
+    return float(np.median(np.einsum("bf,bf->f", energy, near) / energy.sum(axis=0)))
 
 
 def _longest(active: Mask) -> int:
@@ -134,13 +142,16 @@ def _longest(active: Mask) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
-def _change(shape: Floats, active: Mask, lag: int) -> float:
+def _change(shape: Floats, active: Mask, lag: int, every: int) -> float:
     """How much the spectrum's shape, not its loudness, has changed after ``lag`` frames; the median."""
-    both = active[lag:] & active[:-lag]
+    both = active[lag::every] & active[:-lag:every]
     if not both.any():
         return 0.0
-    step = shape[:, lag:][:, both] - shape[:, :-lag][:, both]
-    return float(np.median(step.std(axis=0)))
+    step = shape[:, lag::every] - shape[:, :-lag:every]
+    # The square of the standard deviation over bands, in half the time of numpy's own.
+    variance = np.einsum("bf,bf->f", step, step) / len(step) - step.mean(axis=0) ** 2
+    chosen = np.sort(variance[both])
+    return math.sqrt(max(0.0, float(chosen[len(chosen) // 2])))
 
 
 def compression(text: str) -> float:

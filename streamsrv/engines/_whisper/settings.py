@@ -33,7 +33,7 @@ class WhisperSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = "default"
     num_workers: Annotated[
         Annotated[int, Meta(ge=1, le=64)] | None,
-        Meta(description="Batches computed at once; unset: one per GPU, or one per core, 8 at most."),
+        Meta(description="Batches computed at once; unset: two per GPU, or one per core, 8 at most."),
     ] = None
     cpu_threads: Annotated[
         Annotated[int, Meta(ge=1, le=256)] | None,

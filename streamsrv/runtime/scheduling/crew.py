@@ -37,6 +37,10 @@ class Batch:
     """Its time is over; what comes of it is ignored."""
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
+    cost_s: float = 0.0
+    """Seconds it would have taken with all threads busy: what it costs."""
+    begun: float = 0.0
+    """Where ``cost_s`` began to count."""
 
     @property
     def rank(self) -> Rank:
@@ -56,18 +60,24 @@ class Batch:
 class Crew:
     """An engine and its threads.
 
+    Threads that share a device are faster while others rest.  What a batch costs then is told in the time of a device
+    that is busy; otherwise a server at rest would promise places it has not.
+
     Args:
-        engine: started.
-        threads: calls it gains from at once.
+        engine: started; its abilities say how many threads.
         done: called on the event loop after each batch.
     """
 
-    def __init__(self, engine: WindowEngine, threads: int, done: Callable[[Crew, Batch], None]) -> None:
+    def __init__(self, engine: WindowEngine, done: Callable[[Crew, Batch], None]) -> None:
+        threads = engine.abilities.parallel
         self.engine = engine
         self.idle = threads
         self.running: set[Batch] = set()
         self.dismissed = False
         self._threads = threads
+        self._sharing = engine.abilities.sharing
+        self._passed = 0.0  # seconds of busy devices, as a running batch counts them
+        self._passed_at = 0.0
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
@@ -78,6 +88,8 @@ class Crew:
 
     def hear(self, batch: Batch) -> None:
         """Give it to an idle thread."""
+        self._pass()
+        batch.begun = self._passed
         self.idle -= 1
         self.running.add(batch)
         self._inbox.put(batch)
@@ -100,7 +112,16 @@ class Crew:
                 return
             del batch
 
+    def _pass(self) -> None:
+        """Count the time since the last change of what runs."""
+        now = time.monotonic()
+        if self.running:
+            self._passed += (now - self._passed_at) * min(self._sharing, self._threads / len(self.running))
+        self._passed_at = now
+
     def _finished(self, batch: Batch) -> None:
+        self._pass()
+        batch.cost_s = self._passed - batch.begun if self._sharing > 1 else batch.seconds
         self.idle += 1
         self.running.discard(batch)
         self._done(self, batch)

@@ -64,7 +64,7 @@ class Lifeline:
                 self.give_up("engine.unhealthy")
             return None
         if self._crew is None:
-            self._crew = Crew(self.engine, self.engine.abilities.parallel, self._finished)
+            self._crew = Crew(self.engine, self._finished)
             self._begun()
         return self._crew
 

@@ -259,12 +259,18 @@ class Node:
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-2_000:]
 
+    async def jobs(self) -> float:
+        """Files that wait or are heard.  One that is being received is none yet: the server gives a line that fell
+        silent half a minute."""
+        return await self.metric("streamsrv_jobs") - await self.metric('streamsrv_jobs{state="receiving"}')
+
     async def metric(self, name: str) -> float:
-        """The sum of a number over its labels."""
+        """The sum of a number over its labels, or the number of one label."""
         url = f"http://{HOST}:{self.port}/metrics"
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             lines = (await answer.text()).splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        values = [line.rsplit(" ", 1) for line in lines]
+        return sum(float(value[1]) for value in values if name in {value[0], value[0].split("{")[0]})
 
     async def orphans(self) -> list[int]:
         """Processes of its earlier lives that still run, after the time a decoder has to see that nobody is there."""

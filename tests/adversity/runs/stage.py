@@ -7,6 +7,7 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -43,6 +44,8 @@ STALE_WITHIN_S = RESUME_WINDOW_S + 1.0
 LOOKS_EVERY_S = 0.1
 PAGE = 500
 """Finals read from the store at once."""
+STARTING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+"""Runs of one event loop start one after the other: two starts at once take the cores from the runs beside them."""
 JUMPS_S = {"ahead": 3_600, "behind": -3_600}
 
 
@@ -81,7 +84,9 @@ class Stage:
         """Everything, from the first process to the last look around."""
         watchdog = asyncio.create_task(self._tell_stacks())
         try:
-            await self._site.start()
+            async with STARTING.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                self._created = time.monotonic()
+                await self._site.start()
             self._lines = [await Line(to_port(self._site.port)).start() for _ in range(self._plan.lines)]
             self._took("start")
             await self._play()
@@ -170,7 +175,7 @@ class Stage:
         nodes = self._site.nodes
         try:
             async with asyncio.timeout(JOBS_WITHIN_S):
-                while any([await node.metric("streamsrv_jobs") for node in nodes]):  # noqa: ASYNC110 -- asks a server
+                while any([await node.jobs() for node in nodes]):  # noqa: ASYNC110 -- asks a server
                     await asyncio.sleep(LOOKS_EVERY_S)
         except TimeoutError:
             return  # they are found as left over
@@ -272,7 +277,7 @@ class Stage:
                 ledger.left_over.append(f"{sessions:g} sessions on {node.name}")
             if spooled := await node.metric("streamsrv_spool_finals"):
                 ledger.left_over.append(f"{spooled:g} finals in the spool of {node.name}")
-            if jobs := await node.metric("streamsrv_jobs"):
+            if jobs := await node.jobs():
                 ledger.left_over.append(f"{jobs:g} jobs on {node.name}")
         await asyncio.gather(*(node.term() for node in site.nodes))
         async with site.store() as store:
