@@ -38,7 +38,8 @@ SLOW_S = 15.0
 """Longer ones are counted; a run on a busy machine is no fault."""
 AT_ONCE = 4
 PAIRS_AT_ONCE = 2
-"""Of those: a pair and its services cost three times as much as a node alone, and four of them two cores' time."""
+"""Of those, and one while lone nodes are left: a pair and its services cost three times as much as a node alone, and
+two cores bear one of them beside three, or two of them."""
 DIGITS = Path(__file__).parents[2] / "models" / "digits"
 
 
@@ -72,8 +73,7 @@ async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tupl
     waiting = deque(plans)
     failed: list[int] = []
 
-    async def slot(services: Services | None) -> None:
-        shapes: Sequence[Shape] = ("alone",) if services is None else ("pair", "alone")
+    async def slot(services: Services | None, shapes: Sequence[Shape]) -> None:
         while plan := next((one for shape in shapes for one in waiting if one.shape == shape), None):
             waiting.remove(plan)
             well, seconds = await _one(plan, folder, services if plan.shape == "pair" else None)
@@ -91,7 +91,9 @@ async def perform_all(plans: Sequence[Plan], folder: Path, at_once: int) -> tupl
         )
         if len(plans) > slots:
             await asyncio.gather(*(_rehearse(one, plans, folder / f"rehearsal-{n}") for n, one in enumerate(standing)))
-        await asyncio.gather(*map(slot, [*standing, *[None] * (slots - pairs)]))
+        takes: list[tuple[Services | None, Sequence[Shape]]] = [(None, ("alone",))] * (slots - pairs)
+        takes += [(one, ("alone", "pair") if number else ("pair", "alone")) for number, one in enumerate(standing)]
+        await asyncio.gather(*(slot(*each) for each in takes))
     return sorted(failed), spent
 
 
