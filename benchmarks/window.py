@@ -282,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     begun = report.begin(" ".join(["python -m benchmarks.window", *(sys.argv[1:] if arguments is None else arguments)]))
     with tempfile.TemporaryDirectory() as place:
         kind = chosen.device.partition(":")[0]
-        folder = Path(chosen.model) if chosen.model else made(Path(place) / "made", chosen, STORED[kind])
+        folder = Path(chosen.model) if chosen.model else made(Path(place) / "made", chosen, STORED.get(kind, "int8"))
         wanted = Wanted(
             folder=folder,
             device=chosen.device,
