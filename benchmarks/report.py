@@ -78,7 +78,10 @@ def gpus() -> str:
     if tool is None:
         return ""
     asked = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     return "; ".join(answer.stdout.strip().splitlines()) if answer.returncode == 0 else ""
 
 

@@ -27,20 +27,14 @@ from benchmarks.sides import Look, look, url
 from benchmarks.stalls import LongStall
 from tests.models import costly, sized, tone
 
-SIZES = {
-    "tone": tone.TINY,
-    "small-tone": tone.SMALL,
-    "tone-small": sized.SIZES["small"],
-    "tone-turbo": sized.SIZES["turbo"],
-}
 TONES = {
-    "tone": "tone at tiny.en's size",
-    "small-tone": "a tone model of 4 MB",
-    "tone-small": "tone at small's size",
-    "tone-turbo": "tone at turbo's size",
+    "tone": ("tone at tiny.en's size", tone.TINY),
+    "small-tone": ("a tone model of 4 MB", tone.SMALL),
+    "tone-small": ("tone at small's size", sized.SIZES["small"]),
+    "tone-turbo": ("tone at turbo's size", sized.SIZES["turbo"]),
 }
 """Models that hear tones, every word of them; made on the spot."""
-MADE = TONES | {"digits-tiny-cost": "digits at tiny.en's cost"}
+MADE = {name: title for name, (title, _) in TONES.items()} | {"digits-tiny-cost": "digits at tiny.en's cost"}
 """All that are made on the spot."""
 FRAME_MS = 40
 """Audio in one message."""
@@ -102,7 +96,7 @@ async def model_folder(wanted: str) -> AsyncIterator[Path]:
     with tempfile.TemporaryDirectory(prefix="bench-") as place:
         folder = Path(place) / wanted
         if wanted in TONES:
-            yield await asyncio.to_thread(tone.make, folder, size=SIZES[wanted], quantization="int8")
+            yield await asyncio.to_thread(tone.make, folder, size=TONES[wanted][1], quantization="int8")
         else:
             yield await asyncio.to_thread(costly.make, folder)
 
@@ -113,8 +107,7 @@ async def trial(
     """Everybody speaks a script of his own at once."""
     chance = random.Random(seed)
     heard, refused, told = Judged(), 0, 0
-    crowd = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=crowd) as http, aiohttp.ClientSession(url(port)) as aside:
+    async with _crowd() as http, aiohttp.ClientSession(url(port)) as aside:
         before, began, busy = await look(aside), asyncio.get_running_loop().time(), _busy_s() - time.process_time()
         stolen = _stolen_s()
 
@@ -148,6 +141,11 @@ async def trial(
         rss_mb=round(_mb(after), 1),
         degraded=told,
     )
+
+
+def _crowd() -> aiohttp.ClientSession:
+    """For any number of speakers; the usual one lets a hundred out at once."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
 
 def _busy_s() -> float:

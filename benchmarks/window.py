@@ -318,10 +318,12 @@ def made(folder: Path, chosen: argparse.Namespace, stored: str) -> Path:
 
 
 def named(chosen: argparse.Namespace, kind: str) -> str:
-    """What the file of a made model is called: its size, weights and device, where they are not the usual ones."""
+    """What the file of a made model is called: size, weights, device and floors, where they are not the usual ones."""
     usual = {"size": "tiny.en", "weights": "tone"}
     told = [getattr(chosen, name) for name, value in usual.items() if getattr(chosen, name) != value]
-    return "-".join(["window", *told, *([kind] if kind != "cpu" else [])])
+    told += [kind] if kind != "cpu" else []
+    told += ["floors", *map(str, chosen.floors)] if tuple(chosen.floors) != (5,) else []
+    return "-".join(["window", *told])
 
 
 def keep(costs: Costs, name: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from streamsrv.audio._cage import walls
+from streamsrv.audio._cage import pool, walls
 from streamsrv.audio._cage.walls import Walls
 from streamsrv.audio.decode import Cage, CageSettings
 from streamsrv.errors import BadMedia, DecoderLost, SetupError
@@ -270,6 +270,19 @@ async def test_a_cage_closed_while_it_starts_leaves_no_process(kind: Walls) -> N
 
 
 @pytest.mark.slow
+async def test_the_process_for_live_recordings_comes_later_or_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "LIVE_AFTER_S", 0.5)
+    async with Cage(SETTINGS) as cage:
+        assert len(cage.pids) == 1, "for a file"
+        await asyncio.sleep(0.6)
+        assert len(cage.pids) == 2
+    monkeypatch.setattr(pool, "LIVE_AFTER_S", 1.0)
+    async with Cage(SETTINGS) as cage:
+        assert (await arriving(cage.open_live(), [corpus.recorder_webm()])).audio
+        await asyncio.sleep(1.1)
+        assert len(cage.pids) == 2, "one for files, and the one that was there already"
+
+
 async def test_a_hundred_files_leave_nothing_behind(tmp_path: Path) -> None:
     """Whole ones, refused ones, ones that are left half read, and reads that are cancelled."""
     good, bad, big = tmp_path / "good", tmp_path / "bad", tmp_path / "big"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from streamsrv import telemetry
@@ -470,3 +472,19 @@ async def test_what_a_partial_heard_behind_a_cut_belongs_to_the_next_segment() -
         session.ask(2, final=True, segment=1, start=2 * SECOND, stop=4 * SECOND)
         assert texts(await session.answer(2)) == "w4 w5 w6 w7"
     assert engine.faults == []
+
+
+async def test_a_device_that_is_shared_bears_half_of_what_its_threads_could_alone() -> None:
+    async def bears(sharing: int) -> float:
+        engine = ScriptedEngine(parallel=2)
+        engine.abilities = msgspec.structs.replace(engine.abilities, sharing=sharing)
+        engine.script = lambda windows: time.sleep(0.04)
+        async with scheduling(engine) as scheduler:
+            session = Session(scheduler)
+            for request in range(12):
+                session.ask(request, segment=request)
+                await session.answer(request)
+            assert scheduler.load.sessions is not None
+            return scheduler.load.sessions
+
+    assert await bears(sharing=2) == pytest.approx(await bears(sharing=1) / 2, rel=0.3)

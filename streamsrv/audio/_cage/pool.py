@@ -24,8 +24,8 @@ LIVE_LANES: Final = 8
 LIVE_ROOM: Final = 4
 """Live recordings there is always room for; with less, another process is started ahead of its first recording."""
 LIVE_AFTER_S: Final = 3.0
-"""The first process for live recordings is started so long after the server, or with the first recording: those who come
-back to a server that was away need its cores more."""
+"""The first process for live recordings is started so long after the server, or with the first recording: those who
+come back to a server that was away need its cores more."""
 LIVE_USES: Final = 64
 """Live recordings in one process's life; then it takes no more and leaves after the last."""
 ATTEMPTS: Final = 3
@@ -233,7 +233,7 @@ class Pool:
 
     def _make_room(self) -> None:
         """So that the next one does not wait for a start."""
-        if sum(seat.room for seat in self._seats) < LIVE_ROOM:
+        if sum(seat.room for seat in self._seats) < LIVE_ROOM and not self._closed:
             self._seats.append(self._new_seat())
 
     def _new_seat(self) -> Seat:

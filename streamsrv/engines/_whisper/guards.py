@@ -36,7 +36,7 @@ CLICK_FRAMES: Final = 6
 LEAST_FRAMES: Final = 30
 """Active frames from which the movement of a sound can be told: 0.3 s."""
 LOOKED_AT: Final = 100
-"""Frames of a window whose movement is looked at, or twice as many: medians of more say the same."""
+"""Loud frames of a window that are looked at, or up to twice as many: medians of more say the same."""
 LEAST_BANDS: Final = 64
 """Bands that are looked at, or up to twice as many."""
 NEAR: Final = 2
@@ -120,11 +120,10 @@ def _needed(heard: Floats, active: Mask) -> float:
         return SURE
     if np.count_nonzero(active) < LEAST_FRAMES or len(active) < 2 * FAR:
         return 0.0
-    every = max(1, len(active) // LOOKED_AT)
     shape = np.maximum(heard[:: max(1, len(heard) // LEAST_BANDS)], heard.max() - DEPTH)
-    near, middle, far = (_change(shape, active, lag, every) for lag in (NEAR, MIDDLE, FAR))
+    near, middle, far = (_change(shape, active, lag) for lag in (NEAR, MIDDLE, FAR))
     if middle < HELD:
-        return 0.0 if _purity(heard[:, np.flatnonzero(active)[::every]]) > PURE else VERY_SURE
+        return 0.0 if _purity(heard[:, _some(active)]) > PURE else VERY_SURE
     return SURE if far < NOISE_RATIO * near else 0.0
 
 
@@ -142,16 +141,21 @@ def _longest(active: Mask) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
-def _change(shape: Floats, active: Mask, lag: int, every: int) -> float:
+def _some(frames: Mask) -> npt.NDArray[np.intp]:
+    """Places of some of these frames, evenly chosen: all of few, ``LOOKED_AT`` or up to twice as many of more."""
+    places = np.flatnonzero(frames)
+    return places[:: max(1, len(places) // LOOKED_AT)]
+
+
+def _change(shape: Floats, active: Mask, lag: int) -> float:
     """How much the spectrum's shape, not its loudness, has changed after ``lag`` frames; the median."""
-    both = active[lag::every] & active[:-lag:every]
-    if not both.any():
+    places = _some(active[lag:] & active[:-lag])
+    if not len(places):
         return 0.0
-    step = shape[:, lag::every] - shape[:, :-lag:every]
+    step = shape[:, places + lag] - shape[:, places]
     # The square of the standard deviation over bands, in half the time of numpy's own.
     variance = np.einsum("bf,bf->f", step, step) / len(step) - step.mean(axis=0) ** 2
-    chosen = np.sort(variance[both])
-    return math.sqrt(max(0.0, float(chosen[len(chosen) // 2])))
+    return math.sqrt(max(0.0, float(np.median(variance))))
 
 
 def compression(text: str) -> float:

@@ -27,7 +27,7 @@ windows of 5 s with tiny.en on two busy cores: 250 ms against 600), because thre
 
 GPU_WORKERS: Final = 2
 """Batches computed at once on each GPU: while it computes one, the audio of the other is made ready and its words are
-placed.  With turbo on an H200 that is 1.5 of the 4 ms a window takes."""
+placed.  With turbo on an H200 that was 1.5 of the 4 ms of a window of 5 s."""
 
 STANDS_BACK: Final = 5
 """Priority (nice) of the threads that compute.  They fill the cores; the event loop, which needs a core for moments,
@@ -215,7 +215,7 @@ def explained(failure: Exception, folder: Path) -> SetupError:
     if "library" in said.lower() and ("not found" in said or "cannot be loaded" in said):
         return SetupError(
             f"CTranslate2 misses a CUDA library: {said}",
-            hint="run: pip install nvidia-cublas-cu12 (for libcudnn: nvidia-cudnn-cu12), and put the library's folder on "
+            hint="run: pip install nvidia-cublas-cu12 (for libcudnn: nvidia-cudnn-cu12), and put the folder on "
             "LD_LIBRARY_PATH; CUDA 13's libcublas does under the name libcublas.so.12, see docs/engines.md",
         )
     return _unreadable(folder, failure)

@@ -38,7 +38,7 @@ class Batch:
     outcomes: list[Outcome] = field(default_factory=list)
     seconds: float = 0.0
     cost_s: float = 0.0
-    """Seconds it would have taken with all threads busy: what it costs."""
+    """Seconds it would have taken at most with all threads busy: what it is charged."""
     begun: float = 0.0
     """Where ``cost_s`` began to count."""
 
@@ -60,8 +60,8 @@ class Batch:
 class Crew:
     """An engine and its threads.
 
-    Threads that share a device are faster while others rest.  What a batch costs then is told in the time of a device
-    that is busy; otherwise a server at rest would promise places it has not.
+    Threads that share a device are faster while others rest.  A batch is charged as if the others had been busy all
+    the time and had slowed it as much as they can; otherwise a server at rest would promise places it has not.
 
     Args:
         engine: started; its abilities say how many threads.

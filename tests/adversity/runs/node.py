@@ -262,15 +262,19 @@ class Node:
     async def jobs(self) -> float:
         """Files that wait or are heard.  One that is being received is none yet: the server gives a line that fell
         silent half a minute."""
-        return await self.metric("streamsrv_jobs") - await self.metric('streamsrv_jobs{state="receiving"}')
+        return sum((await self._metrics("streamsrv_jobs", but='state="receiving"')).values())
 
     async def metric(self, name: str) -> float:
-        """The sum of a number over its labels, or the number of one label."""
+        """The sum of a number over its labels."""
+        return sum((await self._metrics(name)).values())
+
+    async def _metrics(self, name: str, *, but: str = "none") -> dict[str, float]:
+        """A number for each of its labels, but for one."""
         url = f"http://{HOST}:{self.port}/metrics"
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             lines = (await answer.text()).splitlines()
-        values = [line.rsplit(" ", 1) for line in lines]
-        return sum(float(value[1]) for value in values if name in {value[0], value[0].split("{")[0]})
+        values = [line.rsplit(" ", 1) for line in lines if " " in line]
+        return {what: float(value) for what, value in values if what.split("{")[0] == name and but not in what}
 
     async def orphans(self) -> list[int]:
         """Processes of its earlier lives that still run, after the time a decoder has to see that nobody is there."""

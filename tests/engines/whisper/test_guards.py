@@ -15,13 +15,13 @@ from tests.engines.whisper.conftest import DIGITS
 from tests.models import tone
 
 
-def listened(audio: Samples) -> Sound:
+def listened(audio: Samples, bands: int = 80) -> Sound:
     from faster_whisper.feature_extractor import FeatureExtractor
 
-    track = MelTrack(FeatureExtractor().mel_filters)
+    track = MelTrack(FeatureExtractor(feature_size=bands).mel_filters)
     track.take(audio.tobytes(), 0)
     spoken = track.frames(0, len(audio))
-    features = np.empty((80, spoken + 10), np.float32)
+    features = np.empty((bands, spoken + 10), np.float32)
     return guards.listen(features, spoken, track.fill(features, 0, len(audio)))
 
 
@@ -45,6 +45,27 @@ def test_people_and_pure_tones_need_none() -> None:
     for person in recordings(DIGITS):
         assert listened(person.audio).surely == 0
     assert listened(tone.sound(["one", "gold", "red", "five"])).surely == 0
+
+
+@pytest.mark.parametrize("bands", [80, 128])
+def test_people_need_none_with_any_model(bands: int) -> None:
+    for person in recordings(DIGITS):
+        assert listened(person.audio, bands).surely == 0
+    for name, make in sounds.NOTHING.items():
+        if name != "silence":
+            assert listened(sounds.samples(make(5.0, 3)), bands).surely > 0
+
+
+def test_a_word_in_a_long_quiet_window_is_looked_at_whole() -> None:
+    """Few of its 30 s are loud; all of them count, wherever they lie."""
+    person = recordings(DIGITS)[0].audio
+    first = int(np.flatnonzero(np.abs(person) > 2_000)[0])
+    word = person[first : first + 9_600]
+    for offset in range(0, 30):
+        quiet = np.zeros(29 * 16_000, np.int16)
+        place = 160_000 + 160 * offset
+        quiet[place : place + len(word)] = word
+        assert listened(quiet).surely == listened(quiet[place - 8_000 : place + 16_000]).surely == 0
 
 
 def test_too_little_to_judge_is_not_judged() -> None:

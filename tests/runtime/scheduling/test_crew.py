@@ -21,8 +21,8 @@ TAKES_S = 0.1
 class Sleepy:
     """Hears by waiting; ``together`` calls wait for each other first."""
 
-    def __init__(self, sharing: int, together: int) -> None:
-        self.abilities = Abilities(live=False, languages=None, parallel=2, sharing=sharing)
+    def __init__(self, sharing: int, together: int, threads: int) -> None:
+        self.abilities = Abilities(live=False, languages=None, parallel=threads, sharing=sharing)
         self._meeting = threading.Barrier(together)
 
     def hear(self, windows: Sequence[Window]) -> Sequence[Hypothesis]:
@@ -31,10 +31,10 @@ class Sleepy:
         return [Hypothesis(words=()) for _ in windows]
 
 
-async def heard(sharing: int, together: int) -> list[Batch]:
+async def heard(sharing: int, together: int, threads: int = 2) -> list[Batch]:
     """Batches of one window, so many at once."""
     done: asyncio.Queue[Batch] = asyncio.Queue()
-    crew = Crew(cast(WindowEngine, Sleepy(sharing, together)), lambda _, batch: done.put_nowait(batch))
+    crew = Crew(cast(WindowEngine, Sleepy(sharing, together, threads)), lambda _, batch: done.put_nowait(batch))
     window = Window(attention=cast(Attention, None), start=0, stop=1, final=False)
     for _ in range(together):
         job = cast(Job, SimpleNamespace(rank=Rank.PARTIAL, size_s=1.0))
@@ -52,6 +52,12 @@ async def test_alone_on_a_shared_device_a_batch_costs_what_both_could_have_had()
 async def test_two_on_a_shared_device_cost_what_they_take() -> None:
     for batch in await heard(sharing=2, together=2):
         assert batch.cost_s == pytest.approx(batch.seconds, rel=0.5)
+
+
+@pytest.mark.parametrize("together", [1, 2])
+async def test_each_of_two_devices_is_busy_with_two(together: int) -> None:
+    for batch in await heard(sharing=2, together=together, threads=4):
+        assert batch.cost_s >= 2 * batch.seconds
 
 
 @pytest.mark.parametrize("together", [1, 2])
