@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -136,7 +137,14 @@ def interval(values: list[float]) -> tuple[float, float]:
     return medians[12], medians[487]
 
 
-def write(report: Report, name: str, folder: Path = RESULTS) -> Path:
+class Dated(Protocol):
+    """A struct of figures."""
+
+    @property
+    def date(self) -> str: ...
+
+
+def write(report: Dated, name: str, folder: Path = RESULTS) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{report.date}.json"
     path.write_text(json.dumps(msgspec.to_builtins(report), indent=2) + "\n")

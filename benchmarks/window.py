@@ -187,7 +187,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool
     truth: bool
     """Whether the model hears tones; otherwise it hears people, and says in a batch what it says alone."""
-    means: bool = True
+    means: bool
     """Whether its texts mean anything."""
     rounds: int
 
@@ -306,7 +306,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     show(costs)
     if not chosen.dry and not chosen.quick:
-        keep(costs, f"window-{folder.resolve().name}" if chosen.model else named(chosen, kind))
+        name = f"window-{folder.resolve().name}" if chosen.model else named(chosen, kind)
+        report.write(costs, name, report.RESULTS)
     return 0 if costs.guard else 1
 
 
@@ -324,12 +325,6 @@ def named(chosen: argparse.Namespace, kind: str) -> str:
     told += [kind] if kind != "cpu" else []
     told += ["floors", *map(str, chosen.floors)] if tuple(chosen.floors) != (5,) else []
     return "-".join(["window", *told])
-
-
-def keep(costs: Costs, name: str) -> None:
-    report.RESULTS.mkdir(parents=True, exist_ok=True)
-    path = report.RESULTS / f"{name}-{costs.date}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(costs), indent=2) + b"\n")
 
 
 if __name__ == "__main__":

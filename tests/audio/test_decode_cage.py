@@ -269,7 +269,6 @@ async def test_a_cage_closed_while_it_starts_leaves_no_process(kind: Walls) -> N
 # --- nothing is left ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 async def test_the_process_for_live_recordings_comes_later_or_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "LIVE_AFTER_S", 0.5)
     async with Cage(SETTINGS) as cage:
@@ -283,6 +282,7 @@ async def test_the_process_for_live_recordings_comes_later_or_with_the_first(mon
         assert len(cage.pids) == 2, "one for files, and the one that was there already"
 
 
+@pytest.mark.slow
 async def test_a_hundred_files_leave_nothing_behind(tmp_path: Path) -> None:
     """Whole ones, refused ones, ones that are left half read, and reads that are cancelled."""
     good, bad, big = tmp_path / "good", tmp_path / "bad", tmp_path / "big"

@@ -262,19 +262,15 @@ class Node:
     async def jobs(self) -> float:
         """Files that wait or are heard.  One that is being received is none yet: the server gives a line that fell
         silent half a minute."""
-        return sum((await self._metrics("streamsrv_jobs", but='state="receiving"')).values())
+        return await self.metric("streamsrv_jobs", but='{state="receiving"}')
 
-    async def metric(self, name: str) -> float:
-        """The sum of a number over its labels."""
-        return sum((await self._metrics(name)).values())
-
-    async def _metrics(self, name: str, *, but: str = "none") -> dict[str, float]:
-        """A number for each of its labels, but for one."""
+    async def metric(self, name: str, *, but: str = "") -> float:
+        """The sum of a number over its labels, but for one."""
         url = f"http://{HOST}:{self.port}/metrics"
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             lines = (await answer.text()).splitlines()
-        values = [line.rsplit(" ", 1) for line in lines if " " in line]
-        return {what: float(value) for what, value in values if what.split("{")[0] == name and but not in what}
+        values = [line.rsplit(" ", 1) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(value) for what, value in values if not but or what != name + but)
 
     async def orphans(self) -> list[int]:
         """Processes of its earlier lives that still run, after the time a decoder has to see that nobody is there."""

@@ -60,9 +60,14 @@ class Child:
 
 
 class Nursery:
-    """``async with`` starts one; ``fork`` within it begins servers."""
+    """``async with`` starts one; ``fork`` within it begins servers.
+
+    Attributes:
+        starting: held by the run that starts: two starts at once take the cores from the runs beside them.
+    """
 
     def __init__(self) -> None:
+        self.starting = asyncio.Lock()
         self._children: dict[int, Child] = {}
         self._awaited: deque[asyncio.Future[Child]] = deque()
 

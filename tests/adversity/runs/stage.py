@@ -7,13 +7,12 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import msgspec
 
 from streamsrv.errors import StreamsrvError
 from streamsrv.stores.base import PlacedFinal, TranscriptStore
-from tests.adversity.runs import served
+from tests.adversity.runs import nursery, served
 from tests.adversity.runs.harms import harm_line
 from tests.adversity.runs.knock import ask, knock
 from tests.adversity.runs.leaver import leave
@@ -44,8 +43,6 @@ STALE_WITHIN_S = RESUME_WINDOW_S + 1.0
 LOOKS_EVERY_S = 0.1
 PAGE = 500
 """Finals read from the store at once."""
-STARTING: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-"""Runs of one event loop start one after the other: two starts at once take the cores from the runs beside them."""
 JUMPS_S = {"ahead": 3_600, "behind": -3_600}
 
 
@@ -84,7 +81,7 @@ class Stage:
         """Everything, from the first process to the last look around."""
         watchdog = asyncio.create_task(self._tell_stacks())
         try:
-            async with STARTING.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            async with nursery.current().starting:
                 self._created = time.monotonic()
                 await self._site.start()
             self._lines = [await Line(to_port(self._site.port)).start() for _ in range(self._plan.lines)]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +18,8 @@ import soundfile as sf
 from streamsrv.engines.base import Hypothesis, Window
 from streamsrv.engines.whisper import WhisperEngine
 from streamsrv.facts import Word
+from tests.models import tone
+from tests.support.processes import ROOT, free_port
 
 Samples = npt.NDArray[np.int16]
 
@@ -51,6 +57,37 @@ def texts(hypothesis: Hypothesis) -> list[str]:
 def said(engine: WhisperEngine, audio: Samples, **how: object) -> list[str]:
     """The texts heard in one window."""
     return texts(heard(engine, window(engine, audio, **how))[0])  # type: ignore[arg-type]
+
+
+def sentences(count: int, *, longest: int = 12, seed: int = 1) -> list[list[str]]:
+    chance = random.Random(seed)
+    return [chance.choices(tone.WORDS, k=chance.randint(1, longest)) for _ in range(count)]
+
+
+def in_batches(engine: WhisperEngine, wanted: Sequence[list[str]], together: int) -> list[list[str]]:
+    """What is heard in tones that say so, so many windows at once; every third is a final."""
+    windows = [window(engine, tone.sound(words), final=n % 3 == 0) for n, words in enumerate(wanted)]
+    batches = [windows[at : at + together] for at in range(0, len(windows), together)]
+    return [texts(answer) for batch in batches for answer in heard(engine, *batch)]
+
+
+async def by_threads(engine: WhisperEngine, wanted: Sequence[list[str]], threads: int) -> list[list[str]]:
+    """What threads hear that ask at once, each in its share of the tones that say so."""
+    windows = [window(engine, tone.sound(words)) for words in wanted]
+    shares = [windows[n::threads] for n in range(threads)]
+    answers = await asyncio.gather(*(asyncio.to_thread(heard, engine, *share) for share in shares))
+    return [texts(answers[n % threads][n // threads]) for n in range(len(wanted))]
+
+
+def ends_at_start(
+    model: Path, place: Path, *, device: str, surroundings: dict[str, str] | None = None, within_s: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """A server that cannot start on this model, with its data under ``place``."""
+    command = [sys.executable, "-m", "streamsrv", "serve", "--engine", "whisper", "--model", str(model)]
+    command += ["--device", device, "--port", str(free_port()), "--data-dir", str(place / "data")]
+    return subprocess.run(
+        command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=within_s, check=False
+    )
 
 
 class Recording(NamedTuple):

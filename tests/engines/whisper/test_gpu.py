@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import subprocess
@@ -13,19 +12,26 @@ from pathlib import Path
 
 import ctranslate2
 import pytest
-import soundfile
 
 from streamsrv.engines._whisper.decoding import Decoder
 from streamsrv.engines._whisper.windows import Task
 from streamsrv.engines.base import Hypothesis
 from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
 from streamsrv.errors import EngineBusy, SetupError
-from tests.engines.whisper.asking import heard, said, texts, window
+from tests.engines.whisper.asking import (
+    by_threads,
+    ends_at_start,
+    heard,
+    in_batches,
+    recordings,
+    said,
+    sentences,
+    texts,
+    window,
+)
 from tests.engines.whisper.conftest import DIGITS, Begin
-from tests.engines.whisper.test_tones import sentences
 from tests.models import tone
 from tests.models.sized import SIZES
-from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.skipif(not ctranslate2.get_cuda_device_count(), reason="there is no NVIDIA GPU here")
 
@@ -85,18 +91,14 @@ async def test_no_session_hears_another(begin: Begin, tones: Path, together: int
     engine = await begin(tones, device="cuda", compute_type=compute_type, batch=32)
     assert engine.about.device == f"cuda, {compute_type}"
     wanted = sentences(32, seed=together)
-    windows = [window(engine, tone.sound(words), final=n % 3 == 0) for n, words in enumerate(wanted)]
-    got = [texts(answer) for at in range(0, 32, together) for answer in heard(engine, *windows[at : at + together])]
-    assert got == wanted
+    assert in_batches(engine, wanted, together) == wanted
 
 
 async def test_two_workers_share_a_gpu(begin: Begin, tones: Path) -> None:
     engine = await begin(tones, device="cuda")
     assert (engine.abilities.parallel, engine.abilities.sharing) == (2, 2)
     wanted = sentences(96, seed=5)
-    windows = [window(engine, tone.sound(words)) for words in wanted]
-    answers = await asyncio.gather(*(asyncio.to_thread(heard, engine, *windows[n::3]) for n in range(3)))
-    assert [texts(answer) for part in answers for answer in part] == [w for n in range(3) for w in wanted[n::3]]
+    assert await by_threads(engine, wanted, 3) == wanted
 
 
 @pytest.mark.parametrize("size", ["tiny.en", "turbo"])
@@ -117,12 +119,10 @@ async def test_the_default_device_is_the_gpu(tones: Path) -> None:
 
 
 async def test_people_are_heard_as_on_a_cpu(begin: Begin) -> None:
-    recordings = [
-        soundfile.read(path, dtype="int16")[0][: 16_000 * 8] for path in sorted((DIGITS / "samples").glob("*.flac"))
-    ]
+    voices = [person.audio[: 16_000 * 8] for person in recordings(DIGITS)]
     here, there = await begin(DIGITS, beam=1), await begin(DIGITS, device="cuda", beam=1)
-    alone = [said(here, audio) for audio in recordings]
-    together = [texts(answer) for answer in heard(there, *(window(there, audio) for audio in recordings))]
+    alone = [said(here, audio) for audio in voices]
+    together = [texts(answer) for answer in heard(there, *(window(there, audio) for audio in voices))]
     assert together == alone
 
 
@@ -158,23 +158,16 @@ async def test_a_gpu_without_room_for_the_model(tmp_path: Path) -> None:
             await engine.start()
         assert "not enough memory" in failure.value.message
         assert "smaller model" in failure.value.hint
-        ended = serve(folder)
+        ended = ends_at_start(folder, tmp_path, device="cuda", within_s=100)
     assert ended.returncode == 3, ended.stderr
     assert "not enough memory" in ended.stderr
 
 
-def test_a_missing_cuda_library_is_told(tones: Path) -> None:
+def test_a_missing_cuda_library_is_told(tones: Path, tmp_path: Path) -> None:
     bare = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
     look = [sys.executable, "-c", "import ctypes; ctypes.CDLL('libcublas.so.12')"]
     if subprocess.run(look, env=bare, capture_output=True, check=False).returncode == 0:
         pytest.skip("the library is found without LD_LIBRARY_PATH here")
-    ended = serve(tones, bare)
+    ended = ends_at_start(tones, tmp_path, device="cuda", surroundings=bare, within_s=100)
     assert ended.returncode == 3, ended.stderr
     assert "nvidia-cublas-cu12" in ended.stderr
-
-
-def serve(model: Path, surroundings: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A server that cannot start."""
-    command = [sys.executable, "-m", "streamsrv", "serve", "--engine", "whisper", "--model", str(model)]
-    command += ["--device", "cuda", "--port", "0", "--data-dir", str(model.parent / "data")]
-    return subprocess.run(command, cwd=ROOT, env=surroundings, capture_output=True, text=True, timeout=100, check=False)

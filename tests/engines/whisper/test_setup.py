@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,10 +12,9 @@ import pytest
 from streamsrv.engines._whisper import loading
 from streamsrv.engines.whisper import WhisperEngine, WhisperSettings
 from streamsrv.errors import EngineBusy, SetupError
-from tests.engines.whisper.asking import said, window
+from tests.engines.whisper.asking import ends_at_start, said, window
 from tests.engines.whisper.conftest import Begin
 from tests.models import tone
-from tests.support.processes import ROOT, free_port
 
 
 async def refused(**settings: object) -> SetupError:
@@ -68,17 +65,7 @@ def test_a_server_whose_model_is_broken_ends_with_3(tones: Path, tmp_path: Path,
         (folder / "vocabulary.json").unlink()
     else:
         (folder / damaged).write_bytes((folder / damaged).read_bytes()[:10])
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "streamsrv", "serve", "--engine", "whisper", "--model", str(folder)),
-            *("--device", "cpu", "--port", str(free_port()), "--data-dir", str(tmp_path / "data")),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        timeout=60,
-    )
+    done = ends_at_start(folder, tmp_path, device="cpu")
     assert done.returncode == 3, done.stderr
     error, remedy = done.stderr.splitlines()
     assert error.startswith("error: ")

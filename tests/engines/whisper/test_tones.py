@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamsrv.engines.base import Window
-from tests.engines.whisper.asking import heard, said, texts, window
+from tests.engines.whisper.asking import by_threads, heard, in_batches, said, sentences, texts, window
 from tests.engines.whisper.conftest import Begin
 from tests.models import tone
 
 SLOT = round(tone.SLOT_S * tone.RATE_HZ)
-
-
-def sentences(count: int, *, longest: int = 12, seed: int = 1) -> list[list[str]]:
-    chance = random.Random(seed)
-    return [chance.choices(tone.WORDS, k=chance.randint(1, longest)) for _ in range(count)]
 
 
 @pytest.mark.parametrize("compute_type", ["int8", "float32"])
@@ -40,18 +33,14 @@ async def test_words_and_times_are_exact(begin: Begin, tones: Path, compute_type
 async def test_no_session_hears_another(begin: Begin, tones: Path, together: int, compute_type: str) -> None:
     engine = await begin(tones, compute_type=compute_type, batch=32)
     wanted = sentences(32, seed=together)
-    windows = [window(engine, tone.sound(words), final=n % 3 == 0) for n, words in enumerate(wanted)]
-    got = [texts(answer) for at in range(0, 32, together) for answer in heard(engine, *windows[at : at + together])]
-    assert got == wanted
+    assert in_batches(engine, wanted, together) == wanted
 
 
 async def test_threads_may_ask_at_once(begin: Begin, tones: Path) -> None:
     engine = await begin(tones, num_workers=2)
     assert engine.abilities.parallel == 2
     wanted = sentences(24, seed=5)
-    windows = [window(engine, tone.sound(words)) for words in wanted]
-    answers = await asyncio.gather(*(asyncio.to_thread(heard, engine, *windows[n::3]) for n in range(3)))
-    assert [texts(answer) for part in answers for answer in part] == [w for n in range(3) for w in wanted[n::3]]
+    assert await by_threads(engine, wanted, 3) == wanted
 
 
 @pytest.mark.parametrize("final_window", ["fitted", "full"])
