@@ -31,7 +31,7 @@ TOLERANCE_S = 300
 MOST_BYTES = 4 * 1_048_576
 """Largest request taken."""
 BLOCK_MS = 1_000
-SESSION_MS = 6_000
+SESSION_S = 6.0
 """A consumer that died without a word holds its share of a Kafka topic for so long; brokers take no less by default."""
 
 
@@ -146,7 +146,7 @@ def say(taken: int, news: int) -> None:
 # --- where events come from ---------------------------------------------------------------------------------------
 
 
-async def from_kafka(inbox: Inbox, bootstrap: str, topic: str, group: str) -> None:
+async def from_kafka(inbox: Inbox, bootstrap: str, topic: str, group: str, session_s: float) -> None:
     """Commit by hand what the inbox has: a bare ``commit`` would count all that was fetched."""
     from aiokafka import AIOKafkaConsumer
 
@@ -156,8 +156,8 @@ async def from_kafka(inbox: Inbox, bootstrap: str, topic: str, group: str) -> No
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        session_timeout_ms=SESSION_MS,
-        heartbeat_interval_ms=SESSION_MS // 3,
+        session_timeout_ms=round(session_s * 1_000),
+        heartbeat_interval_ms=round(session_s * 1_000 / 3),
     )
     await consumer.start()
     try:
@@ -236,6 +236,9 @@ def arguments() -> argparse.Namespace:
     kafka.add_argument("--bootstrap", default="localhost:9092")
     kafka.add_argument("--topic", default="streamsrv.transcripts")
     kafka.add_argument("--group", default="analysis")
+    kafka.add_argument(
+        "--session-s", type=float, default=SESSION_S, help="a dead consumer holds its share for so long (%(default)s)"
+    )
     redis = kinds.add_parser("redis")
     redis.add_argument("--url", default="redis://localhost:6379/0")
     redis.add_argument("--stream", default="streamsrv:transcripts")
@@ -249,7 +252,7 @@ def arguments() -> argparse.Namespace:
 async def consume(chosen: argparse.Namespace, inbox: Inbox) -> None:
     match chosen.kind:
         case "kafka":
-            work = from_kafka(inbox, chosen.bootstrap, chosen.topic, chosen.group)
+            work = from_kafka(inbox, chosen.bootstrap, chosen.topic, chosen.group, chosen.session_s)
         case "redis":
             work = from_redis(inbox, chosen.url, chosen.stream, chosen.group, chosen.name)
         case _:

@@ -2,7 +2,8 @@
 
 Whatever they say is a hint.  A stream is given up for a newer epoch only when the store knows that epoch.  Finals of
 other nodes reach viewers here also when a message is lost without a trace: while somebody watches, the store is looked
-at now and then, and whoever should have been told reads it again.
+at now and then, and whoever should have been told reads it again.  So it is while a stream waits here for its speaker,
+who may have been let in elsewhere.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from streamsrv.shared_state.memory import MemoryState
 from streamsrv.stores.base import TranscriptStore
 
 CHECK_EVERY_S: Final = 10.0
-"""Pause between two looks into the store for each interview watched here, while others are heard."""
+"""Pause between two looks into the store for each interview watched or waited for here, while others are heard."""
 CHECK_DEGRADED_S: Final = 2.0
 """The same while they are not."""
 MAX_QUESTIONS: Final = 256
@@ -104,8 +105,10 @@ class Neighbours:
             await self._streams_of(interview)
 
     async def _streams_of(self, interview: str) -> None:
-        """Tell those who watch of streams that began or ended without a word."""
+        """Let go of streams that were taken, tell those who watch of streams that began or ended: without a word."""
         known = await self._store.streams(interview)
+        for one in known:
+            self._streams.supersede(one.id, one.epochs[-1].epoch)
         audience = self._fanout.audiences.get(interview)
         if audience is None:
             return
@@ -153,11 +156,12 @@ class Neighbours:
         await asyncio.gather(*self._questions, return_exceptions=True)
 
     async def check(self) -> None:
-        """Look once, at every interview that is watched here.
+        """Look once, at every interview that is watched here, or has a stream that waits here for its speaker.
 
         Raises:
             StoreUnavailable: at another time, perhaps.
         """
-        for interview, audience in list(self._fanout.audiences.items()):
+        for audience in list(self._fanout.audiences.values()):
             audience.read_on()
+        for interview in self._streams.parted() | set(self._fanout.audiences):
             await self._streams_of(interview)

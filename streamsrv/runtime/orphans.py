@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
 
 from streamsrv import telemetry
@@ -14,6 +15,8 @@ from streamsrv.stores.base import StreamKey, StreamStats
 
 LOOK_S = 10.0
 """Pause between two looks, or a sixth of the time a stream is waited for."""
+MAX_DISOWNED = 1_000
+"""Streams remembered that nobody can come back to; those before them are waited for like any other."""
 
 log = telemetry.logger("streams")
 
@@ -32,6 +35,7 @@ class Orphans:
         self._window_s = window_s
         self._held = held
         self._looking: asyncio.Task[None] | None = None
+        self._disowned: deque[str] = deque(maxlen=MAX_DISOWNED)
 
     async def start(self) -> None:
         """Look now and from time to time.
@@ -41,6 +45,10 @@ class Orphans:
         """
         left = await self._left({}, self._window_s)
         self._looking = asyncio.create_task(self._look(left))
+
+    def disown(self, stream: str) -> None:
+        """Nobody was given this stream's token, yet it may be in the store: it is ended when it is found there."""
+        self._disowned.append(stream)
 
     def cancel(self) -> None:
         """Look no more."""
@@ -67,17 +75,20 @@ class Orphans:
         pause_s = min(LOOK_S, max(1.0, self._window_s / 6))
         while True:
             for key in tuple(left):
-                if self._due(left[key]) <= self._services.now():
+                if self._due(key, left[key]) <= self._services.now():
                     await self._end(key)
                     del left[key]
-            await asyncio.sleep(max(0.0, min([pause_s, *(self._due(e) - self._services.now() for e in left.values())])))
+            due = (self._due(key, end) - self._services.now() for key, end in left.items())
+            await asyncio.sleep(max(0.0, min([pause_s, *due])))
             try:
                 left = await self._left(left, window_s)
             except StoreUnavailable:
                 self._services.spool.store_away.seen()
 
-    def _due(self, end: float) -> float:
+    def _due(self, key: StreamKey, end: float) -> float:
         """When a stream is ended: as a session that waits for its speaker does, it waits for the store, too."""
+        if key.stream in self._disowned:
+            return self._services.now()
         return window_over(end - self._window_s, self._services.spool.store_away.at, self._window_s)
 
     async def _end(self, key: StreamKey) -> None:

@@ -134,9 +134,9 @@ class Streams:
             StoreUnavailable: it cannot be recorded.
         """
         engine = self.foresee(interview, options)
+        stream, token = _new_token()
         self._pending[interview] = self._pending.get(interview, 0) + 1
         try:
-            stream, token = _new_token()
             record = await self._services.store.begin_stream(
                 interview=interview,
                 stream=stream,
@@ -149,6 +149,9 @@ class Streams:
             key = StreamKey(interview=interview, stream=stream, epoch=record.epochs[-1].epoch)
             starts = (ChannelStart(),) * options.tracks
             return self._drive(key, options, engine, starts, ()), token
+        except BaseException:  # a store that gave no answer may have done it, or do it yet
+            self._orphans.disown(stream)
+            raise
         finally:
             self._unpend(interview)
 
@@ -230,6 +233,10 @@ class Streams:
         """Whether this node serves the stream, or an epoch of it that is older than this one."""
         driver = self._drivers.get(stream)
         return driver is not None and (older_than is None or driver.key.epoch < older_than)
+
+    def parted(self) -> set[str]:
+        """Interviews of which a stream waits here for its speaker, who may have gone to another node."""
+        return {d.key.interview for d in self._drivers.values() if d.machine.state is State.PARTED}
 
     def supersede(self, stream: str, epoch: int) -> bool:
         """This epoch of the stream is served, here or elsewhere: let go of an older one; whether there was one."""

@@ -140,6 +140,22 @@ async def test_a_stream_is_given_up_only_when_the_store_says_so(tmp_path: Path) 
         assert speaker.events[-1]["code"] == "superseded"
 
 
+async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody tells; the one beside him stays."""
+    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
+    async with node(tmp_path) as (server, puppet), peer(server) as gone, peer(server) as away:
+        for speaker in (gone, away):
+            speaker.cut()
+        await until(lambda: server.streams.parted() == {"talk"})
+        token = hashlib.sha256(gone.events[0]["resume_token"].encode()).digest()
+        await server.store.resume_stream(stream_of(gone), token, now_ms=1)
+        await until(lambda: not server.streams.serves(stream_of(gone)))
+        assert server.streams.serves(stream_of(away))
+        assert puppet.claims == {stream_of(away): 1}
+
+
 async def test_an_interview_is_gone_only_when_the_store_says_so(tmp_path: Path) -> None:
     async with node(tmp_path) as (server, puppet), viewer(server) as watch, peer(server) as speaker:
         await speaker.say()

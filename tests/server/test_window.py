@@ -8,8 +8,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from streamsrv.commands import Options
+from streamsrv.errors import StoreUnavailable
 from streamsrv.runtime import orphans
 from streamsrv.runtime.settings import SessionSettings
+from streamsrv.stores.base import Stream
 from tests.adversity.arena import UTTERANCE, Talker
 from tests.support.memory import MemoryStore
 from tests.support.server import Running, running
@@ -76,6 +79,38 @@ async def test_a_stream_that_a_crash_left_is_waited_for_as_well(tmp_path: Path) 
         server.streams._drivers.clear()  # nobody holds it any more
     async with running(tmp_path, session=SESSION, store=store) as server, aiohttp.ClientSession() as http:
         await outage(server, http, store, token)
+        again = Talker(await http.ws_connect(server.stream("talk", f"resume={token}")))
+        assert (await again.until("ready"))["epoch"] == 2
+        assert await again.finish() == 1000
+
+
+class Mute(MemoryStore):
+    """Records the first stream and fails to say so, as a database does that dies behind the write."""
+
+    async def begin_stream(
+        self, *, interview: str, stream: str, token_hash: bytes, options: Options, engine: str, now_ms: int
+    ) -> Stream:
+        record = await super().begin_stream(
+            interview=interview, stream=stream, token_hash=token_hash, options=options, engine=engine, now_ms=now_ms
+        )
+        if record.order == 1:
+            raise StoreUnavailable("no answer")
+        return record
+
+
+async def test_a_stream_whose_token_nobody_was_given_is_not_waited_for(tmp_path: Path) -> None:
+    """It would keep its interview from being completed for as long."""
+    store = Mute()
+    settings = SessionSettings(resume_window_s=60)
+    async with running(tmp_path, session=settings, store=store) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await http.ws_connect(server.stream("talk"))
+        assert refused.value.status == 503
+        token = await cut(server, http)
+        async with asyncio.timeout(10):
+            while (await store.streams("talk"))[0].status != "ended":  # noqa: ASYNC110 -- nobody tells
+                await asyncio.sleep(0.05)
+        assert (await store.streams("talk"))[1].status == "live"
         again = Talker(await http.ws_connect(server.stream("talk", f"resume={token}")))
         assert (await again.until("ready"))["epoch"] == 2
         assert await again.finish() == 1000

@@ -88,6 +88,12 @@ class End:
             await asyncio.sleep(0.02)
         await reading
 
+    def cut(self) -> None:
+        """Lose the line without a close frame."""
+        transport = self.ws._writer.transport
+        assert transport is not None
+        transport.abort()
+
     async def finish(self) -> None:
         await self.ws.send_json({"type": "finish"})
         assert await self.end() == 1000
