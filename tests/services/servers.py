@@ -320,8 +320,8 @@ class KafkaServer(Server):
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
             # One that was killed is let in again after this; the default is 9 s.
-            "broker.session.timeout.ms": 2_000,
-            "broker.heartbeat.interval.ms": 500,
+            "broker.session.timeout.ms": 1_000,
+            "broker.heartbeat.interval.ms": 200,
         }
 
 

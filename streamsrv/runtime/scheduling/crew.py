@@ -53,7 +53,7 @@ class Batch:
 
     @property
     def size_s(self) -> float:
-        """The longest window; the others are padded to it."""
+        """The longest window: one may have grown while it waited."""
         return max(job.size_s for job in self.jobs)
 
 

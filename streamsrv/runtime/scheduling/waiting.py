@@ -1,7 +1,7 @@
 """What waits for a window engine, and which of it is heard next.  Pure: time is an argument.
 
 Finals before partials before files; within a rank the earliest deadline first, one job of each session before the
-second of any.  A batch holds one rank and windows of like length, and is no larger than what can be heard within its
+second of any.  A batch holds one rank and windows of one length, and is no larger than what can be heard within its
 budget: a final never waits for more than that.
 """
 
@@ -14,8 +14,6 @@ from streamsrv.runtime.scheduling.job import Job, Rank
 
 LINGER_S = 0.003
 """A partial waits so long for others to share its batch."""
-ALIKE = 2.0
-"""Windows share a batch when the longest is at most so many times the shortest: all are padded to the longest."""
 BUDGET_S = 0.5
 """Longest batch: a final may have to wait for one."""
 
@@ -116,16 +114,12 @@ class Waiting:
         leader = able[0]
         if leader.alone:
             return [leader]
-        like = [job for job in able if not job.alone and _alike(job, leader)]
-        size_s = max(job.size_s for job in like)
+        # Engines encode and decode windows of one length together; others beside them would only wait longer.
+        like = [job for job in able if not job.alone and job.size_s == leader.size_s]
         most = min(self._cap, -(-len(like) // max(1, free)))
         within_s = BUDGET_S if rank is Rank.FINAL else self._budget_s
-        most = min(most, self._costs.most(final=rank is not Rank.PARTIAL, size_s=size_s, within_s=within_s))
+        most = min(most, self._costs.most(final=rank is not Rank.PARTIAL, size_s=leader.size_s, within_s=within_s))
         return like[: max(1, most)]
-
-
-def _alike(job: Job, leader: Job) -> bool:
-    return max(job.size_s, leader.size_s) <= ALIKE * min(job.size_s, leader.size_s)
 
 
 def _fairly(jobs: Iterable[Job]) -> list[Job]:

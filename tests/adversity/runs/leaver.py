@@ -42,7 +42,7 @@ async def leave(planned: Leave, port: int, noted: Leaving, clock: Callable[[], f
         await asyncio.sleep(planned.away_s)
         while not noted.ended and clock() - left < planned.away_s + BACK_WITHIN_S:
             try:
-                await _return(http, resuming(port, planned.interview, token), noted, clock() - left)
+                await _return(http, planned, resuming(port, planned.interview, token), noted, clock() - left)
             except BROKEN:
                 await asyncio.sleep(AGAIN_S)
 
@@ -72,8 +72,8 @@ async def _speak(
     return str(ready["resume_token"])
 
 
-async def _return(http: aiohttp.ClientSession, url: str, noted: Leaving, away_s: float) -> None:
-    """Once: be let in, see all that was there, and finish; or be told that it is over."""
+async def _return(http: aiohttp.ClientSession, planned: Leave, url: str, noted: Leaving, away_s: float) -> None:
+    """Once: be let in, see all that was there, say again what is asked for, and finish; or be told that it is over."""
     try:
         async with asyncio.timeout(WITHIN_S):
             ws = await http.ws_connect(url)
@@ -85,6 +85,7 @@ async def _return(http: aiohttp.ClientSession, url: str, noted: Leaving, away_s:
         raise
     noted.resumed_at = ready["resume_at"]
     noted.again = [(ready["stream"], final["channel"], final["segment"]) for final in ready["finals"]]
+    await ws.send_bytes(planned.speech.audio()[ready["resume_at"] * planned.speech.frame_bytes :])
     await ws.send_json({"type": "finish"})
     async with asyncio.timeout(HEARD_WITHIN_S):
         while not noted.ended:

@@ -67,8 +67,9 @@ def test_the_second_job_of_a_session_comes_after_the_first_of_every_other() -> N
     assert queue.take(1.0, free=1) == many[1:3]
 
 
-def test_windows_of_unlike_length_do_not_share_a_batch() -> None:
-    short, long, other = job(deadline=1.0, size_s=5.0), job(deadline=2.0, size_s=20.0), job(deadline=3.0, size_s=8.0)
+def test_only_windows_of_one_length_share_a_batch() -> None:
+    """What an engine cannot hear together would only make those beside it wait."""
+    short, long, other = job(deadline=1.0, size_s=3.0), job(deadline=2.0, size_s=5.0), job(deadline=3.0, size_s=3.0)
     queue = waiting(short, long, other)
     assert queue.take(1.0, free=1) == [short, other]
     assert queue.take(1.0, free=1) == [long]
