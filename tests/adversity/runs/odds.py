@@ -16,7 +16,7 @@ LoneHarm: TypeAlias = Literal["garble", "age"]
 
 SHAPES: tuple[Shape, ...] = ("alone", "pair")
 MOST_VOICES = 8
-FASTER = 11.0
+FASTER = 13.0
 """How much faster clocks run: the patience of speakers and servers is made for minutes, a run takes seconds."""
 DIGITS_EVERY = 7
 """One run of so many speaks recorded digits; odd, so that both shapes do."""

@@ -223,10 +223,10 @@ def make(seed: int, shape: Shape | None = None) -> Plan:
 
 
 def _file(chance: random.Random, voices: tuple[Voice, ...], faults: list[Fault], over_s: float) -> File:
-    """Long, and mostly just before a process ends: a minute is heard in half a second."""
+    """Long, and mostly just before a process ends: a minute is heard in half a second, in three while all else runs."""
     rate_hz = chance.choice((16_000, 8_000))
     words = LOW_WORDS if rate_hz == 8_000 else tone.WORDS
-    said = (chance.choices(words, k=chance.randint(1, 6)) for _ in range(chance.randint(15, 40)))
+    said = (chance.choices(words, k=chance.randint(1, 6)) for _ in range(chance.randint(12, 24)))
     track = tuple(Utterance(words=tuple(one), pause_s=round(chance.uniform(0.7, 1.5), 2)) for one in said)
     at_s = chance.uniform(0.2, over_s * 0.7)
     ends = [fault.at_s for fault in faults if fault.what in ENDS and fault.whom.startswith("node")]
