@@ -237,7 +237,10 @@ def arguments() -> argparse.Namespace:
     kafka.add_argument("--topic", default="streamsrv.transcripts")
     kafka.add_argument("--group", default="analysis")
     kafka.add_argument(
-        "--session-s", type=float, default=SESSION_S, help="a dead consumer holds its share for so long (%(default)s)"
+        "--session-s",
+        type=float,
+        default=SESSION_S,
+        help="a dead one holds its share for so long; brokers want 6 or more (%(default)s)",
     )
     redis = kinds.add_parser("redis")
     redis.add_argument("--url", default="redis://localhost:6379/0")

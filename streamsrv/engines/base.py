@@ -41,6 +41,8 @@ class Abilities(msgspec.Struct, frozen=True, kw_only=True):
     """How many of them share the time of one device: alone each is so many times faster at most."""
     floor_s: float = 1.0
     """Window engines: a shorter span costs what one of so many seconds costs."""
+    final_floor_s: float = 0.0
+    """The same for finals, if that is longer."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from streamsrv.engines._whisper.attention import WhisperAttention
 from streamsrv.engines._whisper.batches import alike, survive
 from streamsrv.engines._whisper.decoding import Decoder
 from streamsrv.engines._whisper.loading import Model
-from streamsrv.engines._whisper.settings import WhisperSettings
+from streamsrv.engines._whisper.settings import LONGEST_S, WhisperSettings
 from streamsrv.engines._whisper.warming import warm
 from streamsrv.engines._whisper.windows import Task, frames_of
 from streamsrv.engines.base import Abilities, About, Attention, Hypothesis, Window
@@ -58,6 +58,7 @@ class WhisperEngine:
             parallel=1 if model is None else model.core.num_workers,
             sharing=1 if model is None else model.sharing,
             floor_s=self._settings.window_floor_s,
+            final_floor_s=LONGEST_S if self._settings.final_window == "full" else 0.0,
         )
 
     @property

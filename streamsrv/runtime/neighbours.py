@@ -2,8 +2,8 @@
 
 Whatever they say is a hint.  A stream is given up for a newer epoch only when the store knows that epoch.  Finals of
 other nodes reach viewers here also when a message is lost without a trace: while somebody watches, the store is looked
-at now and then, and whoever should have been told reads it again.  So it is while a stream waits here for its speaker,
-who may have been let in elsewhere.
+at now and then, and whoever should have been told reads it again.  The same looks tell whether a speaker who is waited
+for here was let in elsewhere.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from streamsrv.runtime.streams import Streams
 from streamsrv.shared_state._redis.settings import RedisSettings
 from streamsrv.shared_state.base import SharedState
 from streamsrv.shared_state.memory import MemoryState
-from streamsrv.stores.base import TranscriptStore
+from streamsrv.stores.base import Stream, TranscriptStore
 
 CHECK_EVERY_S: Final = 10.0
 """Pause between two looks into the store for each interview watched or waited for here, while others are heard."""
 CHECK_DEGRADED_S: Final = 2.0
 """The same while they are not."""
+MAX_WAITED: Final = 64
+"""Interviews of absent speakers that one look asks for; the others' streams end when their window is over, as all do
+where no other node is heard of."""
 MAX_QUESTIONS: Final = 256
 """Hints that are being checked with the store; more are dropped, which is what hints are for."""
 
@@ -105,10 +108,12 @@ class Neighbours:
             await self._streams_of(interview)
 
     async def _streams_of(self, interview: str) -> None:
-        """Let go of streams that were taken, tell those who watch of streams that began or ended: without a word."""
+        """Tell those who watch of streams that began or ended without a word, and give up those taken without one."""
         known = await self._store.streams(interview)
         for one in known:
-            self._streams.supersede(one.id, one.epochs[-1].epoch)
+            self._give_up(interview, one)
+        if not known and self._streams.holds(interview):
+            await self._deleted(interview)
         audience = self._fanout.audiences.get(interview)
         if audience is None:
             return
@@ -125,8 +130,13 @@ class Neighbours:
         except StoreUnavailable:
             return  # the store refuses the older epoch's next final anyway
         for one in known:
-            if one.id == stream and self._streams.supersede(stream, one.epochs[-1].epoch):
-                log.info("neighbours.stream_taken", interview=interview, stream=stream, by=node)
+            if one.id == stream:
+                self._give_up(interview, one, by=node)
+
+    def _give_up(self, interview: str, known: Stream, *, by: str | None = None) -> None:
+        """Let go of a stream that the store knows a newer epoch of."""
+        if self._streams.supersede(known.id, known.epochs[-1].epoch):
+            log.info("neighbours.stream_taken", interview=interview, stream=known.id, by=by)
 
     async def _deleted(self, interview: str) -> None:
         try:
@@ -161,7 +171,9 @@ class Neighbours:
         Raises:
             StoreUnavailable: at another time, perhaps.
         """
-        for audience in list(self._fanout.audiences.values()):
+        for interview, audience in list(self._fanout.audiences.items()):
             audience.read_on()
-        for interview in self._streams.parted() | set(self._fanout.audiences):
             await self._streams_of(interview)
+        for interview in self._streams.waited_for()[:MAX_WAITED]:
+            if interview not in self._fanout.audiences:
+                await self._streams_of(interview)

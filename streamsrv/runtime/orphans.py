@@ -1,9 +1,10 @@
-"""Streams that no server holds, as a crash leaves them: each may be resumed for a while, then it is ended."""
+"""Streams that no server holds, as a crash leaves them: each may be resumed for a while, then it is ended; those that
+nobody can resume are not waited for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
 
 from streamsrv import telemetry
@@ -15,8 +16,10 @@ from streamsrv.stores.base import StreamKey, StreamStats
 
 LOOK_S = 10.0
 """Pause between two looks, or a sixth of the time a stream is waited for."""
-MAX_DISOWNED = 1_000
-"""Streams remembered that nobody can come back to; those before them are waited for like any other."""
+MAX_DISOWNED = 10_000
+"""Streams remembered that nobody can come back to; those after them are waited for like any other."""
+DISOWNED_S = 120.0
+"""They are looked for so long, and once at least: by then a store has done what it was asked for, or never will."""
 
 log = telemetry.logger("streams")
 
@@ -35,7 +38,8 @@ class Orphans:
         self._window_s = window_s
         self._held = held
         self._looking: asyncio.Task[None] | None = None
-        self._disowned: deque[str] = deque(maxlen=MAX_DISOWNED)
+        self._disowned: dict[str, float] = {}
+        """Each with the time until which it may come to light."""
 
     async def start(self) -> None:
         """Look now and from time to time.
@@ -47,8 +51,12 @@ class Orphans:
         self._looking = asyncio.create_task(self._look(left))
 
     def disown(self, stream: str) -> None:
-        """Nobody was given this stream's token, yet it may be in the store: it is ended when it is found there."""
-        self._disowned.append(stream)
+        """Nobody was given this stream's token, yet it may be in the store, or come there.
+
+        It is ended when it is found a second time: what belongs to its beginning is done by then.
+        """
+        if len(self._disowned) < MAX_DISOWNED:
+            self._disowned[stream] = self._services.now() + DISOWNED_S
 
     def cancel(self) -> None:
         """Look no more."""
@@ -66,8 +74,12 @@ class Orphans:
         found = [key for key in await self._services.store.left_streams() if not self._held(key.stream)]
         if new := len(set(found).difference(known)):
             log.info("streams.found_open", streams=new)
-        end = self._services.now() + window_s
-        return {key: known.get(key, end) for key in found}
+        now = self._services.now()
+        ends = {key: known.get(key, now + window_s) for key in found}
+        ends |= {key: -math.inf for key in found if key in known and key.stream in self._disowned}
+        there = {key.stream for key in found}
+        self._disowned = {one: until for one, until in self._disowned.items() if until > now or one in there}
+        return ends
 
     async def _look(self, left: dict[StreamKey, float]) -> None:
         # What begins here is for a moment in the store and not among the held: it is looked twice.
@@ -75,20 +87,18 @@ class Orphans:
         pause_s = min(LOOK_S, max(1.0, self._window_s / 6))
         while True:
             for key in tuple(left):
-                if self._due(key, left[key]) <= self._services.now():
+                if self._due(left[key]) <= self._services.now():
                     await self._end(key)
+                    self._disowned.pop(key.stream, None)
                     del left[key]
-            due = (self._due(key, end) - self._services.now() for key, end in left.items())
-            await asyncio.sleep(max(0.0, min([pause_s, *due])))
+            await asyncio.sleep(max(0.0, min([pause_s, *(self._due(e) - self._services.now() for e in left.values())])))
             try:
                 left = await self._left(left, window_s)
             except StoreUnavailable:
                 self._services.spool.store_away.seen()
 
-    def _due(self, key: StreamKey, end: float) -> float:
+    def _due(self, end: float) -> float:
         """When a stream is ended: as a session that waits for its speaker does, it waits for the store, too."""
-        if key.stream in self._disowned:
-            return self._services.now()
         return window_over(end - self._window_s, self._services.spool.store_away.at, self._window_s)
 
     async def _end(self, key: StreamKey) -> None:

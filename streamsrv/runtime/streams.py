@@ -234,9 +234,9 @@ class Streams:
         driver = self._drivers.get(stream)
         return driver is not None and (older_than is None or driver.key.epoch < older_than)
 
-    def parted(self) -> set[str]:
-        """Interviews of which a stream waits here for its speaker, who may have gone to another node."""
-        return {d.key.interview for d in self._drivers.values() if d.machine.state is State.PARTED}
+    def waited_for(self) -> list[str]:
+        """Interviews of which a stream waits here for its speaker, who may have gone to another node; oldest first."""
+        return [*dict.fromkeys(d.key.interview for d in self._drivers.values() if d.machine.state is State.PARTED)]
 
     def supersede(self, stream: str, epoch: int) -> bool:
         """This epoch of the stream is served, here or elsewhere: let go of an older one; whether there was one."""
@@ -342,7 +342,7 @@ class Streams:
     async def start(self) -> None:
         """Look for streams that no server holds, now and from time to time.
 
-        Each may be resumed for ``resume_window_s``, then it is ended.
+        Each may be resumed for ``resume_window_s``, then it is ended; one that nobody can resume at once.
 
         Raises:
             StoreUnavailable: the streams cannot be read.

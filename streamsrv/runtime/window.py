@@ -174,7 +174,9 @@ class WindowEar:
         return next(lane for lane in self._lanes if lane is job.lane)
 
     def _size(self, question: Hear) -> float:
-        return size_of(question.stop - question.start, self._scheduler.abilities.floor_s)
+        abilities = self._scheduler.abilities
+        floor_s = max(abilities.floor_s, abilities.final_floor_s) if question.final else abilities.floor_s
+        return size_of(question.stop - question.start, floor_s)
 
     def _supersede(self, lane: _Lane) -> None:
         """Of a lane's partials only the newest waits; a final makes them needless."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from tests.adversity.runs.comers import judge_comers
@@ -86,6 +87,11 @@ def _acknowledged_and_lost(ledger: Ledger) -> None:
     ledger.rows = [row for row in ledger.rows if row.stream != "late"]
 
 
+def _said_again_and_lost(ledger: Ledger) -> None:
+    ledger.left[0].acked = 0
+    ledger.rows = [msgspec.structs.replace(ledger.rows[0], text="one"), *ledger.rows[1:]]
+
+
 def _an_ended_stream_opens(ledger: Ledger) -> None:
     ledger.late.append(Knocked(at=9, status=101))
 
@@ -115,6 +121,7 @@ def _effect_of_nothing(ledger: Ledger) -> None:
         (_back_at_too_early_a_place, "leave: soon was acknowledged to 23000"),
         (_half_a_stream, "leave: ('soon', 0, 0) was shown"),
         (_acknowledged_and_lost, "leave: late is ; one two was acknowledged"),
+        (_said_again_and_lost, "leave: soon was said again to its end and is one"),
         (_an_ended_stream_opens, "late: "),
         (_no_effect, "I3: segment ('late', 0, 0) had no effect"),
         (_wrong_effect, "I3: segment ('soon', 0, 0) is 'one two'"),

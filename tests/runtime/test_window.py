@@ -17,6 +17,7 @@ from streamsrv.facts import RATE_HZ
 from streamsrv.runtime.engines import Engines, machine_settings, wishes_of
 from streamsrv.runtime.scheduler import Scheduler
 from streamsrv.runtime.scheduling import waiting
+from streamsrv.runtime.scheduling.job import Job, Rank
 from streamsrv.runtime.settings import SessionSettings
 from tests.runtime.stage import Stage
 from tests.support.speech import silence, voice
@@ -192,6 +193,22 @@ async def test_a_final_goes_on_where_its_partials_began_unless_it_gains_from_its
     assert window.stop == final.stop
     assert (window.start == final.start) is whole
     assert whole or window.stop - window.start < 7 * RATE_HZ
+
+
+async def test_a_question_counts_as_long_as_the_engine_pads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted = ScriptedEngine()
+    scripted.abilities = msgspec.structs.replace(scripted.abilities, floor_s=2.0, final_floor_s=30.0)
+    stage = WindowStage(scripted)
+    put, sizes = stage.scheduler.put, dict[Rank, set[float]]()
+
+    def note(job: Job) -> None:
+        sizes.setdefault(job.rank, set()).add(job.size_s)
+        put(job)
+
+    monkeypatch.setattr(stage.scheduler, "put", note)
+    await stage.hear(silence(0.5) + voice(1.2) + silence(1.0) + voice(4.0) + silence(1.0))
+    assert sizes[Rank.FINAL] == {30.0}
+    assert {2.0, 3.0} <= sizes[Rank.PARTIAL] <= {2.0, 3.0, 5.0}
 
 
 async def test_task_prompt_and_hot_words_reach_the_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -143,17 +144,46 @@ async def test_a_stream_is_given_up_only_when_the_store_says_so(tmp_path: Path) 
 async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though nobody tells; the one beside him stays."""
+    """Though nobody tells; those who wait beside him go on waiting."""
     monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
-    async with node(tmp_path) as (server, puppet), peer(server) as gone, peer(server) as away:
+    async with node(tmp_path) as (server, puppet), peer(server, "one") as gone, peer(server, "two") as away:
         for speaker in (gone, away):
             speaker.cut()
-        await until(lambda: server.streams.parted() == {"talk"})
+        await until(lambda: set(server.streams.waited_for()) == {"one", "two"})
         token = hashlib.sha256(gone.events[0]["resume_token"].encode()).digest()
         await server.store.resume_stream(stream_of(gone), token, now_ms=1)
         await until(lambda: not server.streams.serves(stream_of(gone)))
-        assert server.streams.serves(stream_of(away))
+        await asyncio.sleep(0.2)  # some looks more
+        assert server.streams.waited_for() == ["two"]
         assert puppet.claims == {stream_of(away): 1}
+
+
+async def test_one_look_asks_for_so_many_absent_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who are away for longest; the others' turn comes when these are settled."""
+    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
+    monkeypatch.setattr(neighbours, "MAX_WAITED", 1)
+    async with node(tmp_path) as (server, _), peer(server, "one") as first, peer(server, "two") as second:
+        for speaker in (first, second):
+            speaker.cut()
+        await until(lambda: server.streams.waited_for() == ["one", "two"])
+        for interview, speaker in (("two", second), ("one", first)):
+            token = hashlib.sha256(speaker.events[0]["resume_token"].encode()).digest()
+            await asyncio.sleep(0.2)  # some looks
+            assert server.streams.waited_for() == ["one", "two"], f"{interview} is not known to be taken"
+            await server.store.resume_stream(stream_of(speaker), token, now_ms=1)
+        await until(lambda: not server.streams.waited_for())
+
+
+async def test_who_waits_for_a_speaker_finds_out_that_his_interview_was_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
+    async with node(tmp_path) as (server, _), peer(server, "one") as gone, peer(server, "two") as away:
+        for speaker in (gone, away):
+            speaker.cut()
+        await until(lambda: set(server.streams.waited_for()) == {"one", "two"})
+        await server.store.delete_interview("one")
+        await until(lambda: server.streams.waited_for() == ["two"])
 
 
 async def test_an_interview_is_gone_only_when_the_store_says_so(tmp_path: Path) -> None:

@@ -85,22 +85,31 @@ async def test_a_stream_that_a_crash_left_is_waited_for_as_well(tmp_path: Path) 
 
 
 class Mute(MemoryStore):
-    """Records the first stream and fails to say so, as a database does that dies behind the write."""
+    """Says of the first stream that it was not recorded, and has recorded it, or does so later: as a database that dies
+    behind the write, or a proxy that gives up."""
+
+    def __init__(self, late_s: float) -> None:
+        super().__init__()
+        self.late_s = late_s
+        self.first = True
 
     async def begin_stream(
         self, *, interview: str, stream: str, token_hash: bytes, options: Options, engine: str, now_ms: int
     ) -> Stream:
-        record = await super().begin_stream(
+        doing = super().begin_stream(
             interview=interview, stream=stream, token_hash=token_hash, options=options, engine=engine, now_ms=now_ms
         )
-        if record.order == 1:
-            raise StoreUnavailable("no answer")
-        return record
+        if not self.first:
+            return await doing
+        self.first = False
+        asyncio.get_running_loop().call_later(self.late_s, asyncio.ensure_future, doing)
+        raise StoreUnavailable("no answer")
 
 
-async def test_a_stream_whose_token_nobody_was_given_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("late_s", [0.0, 0.5])
+async def test_a_stream_whose_token_nobody_was_given_is_not_waited_for(tmp_path: Path, late_s: float) -> None:
     """It would keep its interview from being completed for as long."""
-    store = Mute()
+    store = Mute(late_s)
     settings = SessionSettings(resume_window_s=60)
     async with running(tmp_path, session=settings, store=store) as server, aiohttp.ClientSession() as http:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -108,9 +117,33 @@ async def test_a_stream_whose_token_nobody_was_given_is_not_waited_for(tmp_path:
         assert refused.value.status == 503
         token = await cut(server, http)
         async with asyncio.timeout(10):
-            while (await store.streams("talk"))[0].status != "ended":  # noqa: ASYNC110 -- nobody tells
+            while sum(one.status == "ended" for one in await store.streams("talk")) < 1:  # noqa: ASYNC110 -- nobody tells
                 await asyncio.sleep(0.05)
-        assert (await store.streams("talk"))[1].status == "live"
         again = Talker(await http.ws_connect(server.stream("talk", f"resume={token}")))
         assert (await again.until("ready"))["epoch"] == 2
         assert await again.finish() == 1000
+
+
+async def test_who_gives_up_while_his_stream_is_recorded_leaves_none_that_is_waited_for(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with running(tmp_path, session=SessionSettings(resume_window_s=60), store=store) as server:
+        beginning = asyncio.create_task(server.streams.begin("talk", Options()))
+        while not store.records:  # noqa: ASYNC110 -- recorded, and not known to be
+            await asyncio.sleep(0)
+        beginning.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beginning
+        async with asyncio.timeout(10):
+            while (await store.streams("talk"))[0].status != "ended":  # noqa: ASYNC110 -- nobody tells
+                await asyncio.sleep(0.05)
+
+
+async def test_no_more_than_so_many_of_them_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "MAX_DISOWNED", 0)
+    store = Mute(0.0)
+    settings = SessionSettings(resume_window_s=60)
+    async with running(tmp_path, session=settings, store=store) as server, aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await http.ws_connect(server.stream("talk"))
+        await asyncio.sleep(1.0)  # some looks
+        assert [one.status for one in await store.streams("talk")] == ["live"]

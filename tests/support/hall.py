@@ -1,13 +1,14 @@
 """Many speakers before one window engine of known cost, on a clock of its own: the pure policy at work, replayable.
 
-The engine takes ``a + b·B`` seconds for a batch of B partials; a final counts ``final_weight`` times.
+The engine takes ``a + b·B`` seconds for a batch of B partials of 5 s, others by their length; a final counts
+``final_weight`` times.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streamsrv.engines.base import Hypothesis
@@ -68,6 +69,7 @@ class Hall:
         segment_s: float = 5.0,
         final_weight: float = 1.0,
         lanes: Callable[[int], int] = lambda number: 1,
+        sizes: Sequence[float] = (5.0,),
     ) -> None:
         self.random = random.Random(seed)
         self.now = 0.0
@@ -84,6 +86,7 @@ class Hall:
         self.speakers = speakers
         self.extra: list[Lane] = []
         self._a, self._b, self._weight = a, b, final_weight
+        self._sizes = sizes
         self._segment_s = segment_s
         self._idle = parallel
         self._busy: set[object] = set()
@@ -141,7 +144,12 @@ class Hall:
 
     def put(self, lane: Lane, rank: Rank, within_s: float) -> Job:
         job = Job(
-            patron=lane.speaker, lane=lane, rank=rank, size_s=5.0, asked_at=self.now, deadline=self.now + within_s
+            patron=lane.speaker,
+            lane=lane,
+            rank=rank,
+            size_s=self.random.choice(self._sizes) if len(self._sizes) > 1 else self._sizes[0],
+            asked_at=self.now,
+            deadline=self.now + within_s,
         )
         self.waiting.put(job)
         self.at(self.now, self._pump)
@@ -165,7 +173,7 @@ class Hall:
         self._busy.update(job.lane for job in jobs)
         self.batches.append((self.now, rank, len(jobs)))
         weight = 1.0 if rank is Rank.PARTIAL else self._weight
-        seconds = self._a + self._b * len(jobs) * weight
+        seconds = self._a + self._b * sum(job.size_s for job in jobs) / 5.0 * weight
         for job in jobs:
             lane = job.lane
             assert isinstance(lane, Lane)
@@ -180,7 +188,7 @@ class Hall:
     def _heard(self, jobs: list[Job], rank: Rank, seconds: float) -> None:
         self._idle += 1
         self._busy.difference_update(job.lane for job in jobs)
-        self.costs.observe(final=rank is not Rank.PARTIAL, size_s=5.0, count=len(jobs), seconds=seconds)
+        self.costs.observe(final=rank is not Rank.PARTIAL, size_s=jobs[0].size_s, count=len(jobs), seconds=seconds)
         if rank is Rank.FINAL:
             self.pace.finals(seconds)
         for job in jobs:

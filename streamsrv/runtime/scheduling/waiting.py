@@ -1,8 +1,8 @@
 """What waits for a window engine, and which of it is heard next.  Pure: time is an argument.
 
 Finals before partials before files; within a rank the earliest deadline first, one job of each session before the
-second of any.  A batch holds one rank and windows of one length, and is no larger than what can be heard within its
-budget: a final never waits for more than that.
+second of any.  A batch holds one rank and windows of one length, as they were when they were asked for; it is no larger
+than what can be heard within its budget: a final never waits for more than that.
 """
 
 from __future__ import annotations

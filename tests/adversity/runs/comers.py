@@ -63,6 +63,8 @@ def _left(ledger: Ledger, planned: Leave, one: Leaving) -> Iterator[str]:
     got = " ".join(row.text for row in rows).split()
     if len(got) < len(heard) or got != planned.speech.words(0)[: len(got)]:
         yield f"leave: {one.stream} is {' '.join(got)}; {' '.join(heard)} was acknowledged"
+    elif one.ended == "closed" and got != planned.speech.words(0):
+        yield f"leave: {one.stream} was said again to its end and is {' '.join(got)}"
 
 
 def _consumed(ledger: Ledger) -> Iterator[str]:

@@ -85,12 +85,14 @@ async def _return(http: aiohttp.ClientSession, planned: Leave, url: str, noted: 
         raise
     noted.resumed_at = ready["resume_at"]
     noted.again = [(ready["stream"], final["channel"], final["segment"]) for final in ready["finals"]]
-    await ws.send_bytes(planned.speech.audio()[ready["resume_at"] * planned.speech.frame_bytes :])
-    await ws.send_json({"type": "finish"})
-    async with asyncio.timeout(HEARD_WITHIN_S):
-        while not noted.ended:
-            noted.ended = "closed" if json.loads(await ws.receive_str())["type"] == "closed" else ""
-    await ws.close()
+    try:
+        await ws.send_bytes(planned.speech.audio()[ready["resume_at"] * planned.speech.frame_bytes :])
+        await ws.send_json({"type": "finish"})
+        async with asyncio.timeout(HEARD_WITHIN_S):
+            while not noted.ended:
+                noted.ended = "closed" if json.loads(await ws.receive_str())["type"] == "closed" else ""
+    finally:
+        vanish(ws)
 
 
 def _note(event: dict[str, Any], noted: Leaving, at: float) -> None:

@@ -17,7 +17,8 @@ LoneHarm: TypeAlias = Literal["garble", "age"]
 SHAPES: tuple[Shape, ...] = ("alone", "pair")
 MOST_VOICES = 8
 FASTER = 13.0
-"""How much faster clocks run: the patience of speakers and servers is made for minutes, a run takes seconds."""
+"""How much faster clocks run: the patience of speakers and servers is made for minutes, a run takes seconds.  What is
+made for seconds is as in earnest: pauses between tries at a store or a sink, time-outs of requests, drains."""
 DIGITS_EVERY = 7
 """One run of so many speaks recorded digits; odd, so that both shapes do."""
 LINE_HARMS: dict[LineHarm, tuple[float, float]] = {

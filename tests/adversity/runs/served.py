@@ -23,6 +23,8 @@ DEEPEST = 12
 """Frames written of each task."""
 LOOK_S = 10.0 / FASTER
 """Pauses between two looks at what others left or did, ten seconds in earnest."""
+LOOK_DEGRADED_S = 2.0 / FASTER
+"""The same while Redis is away, two seconds in earnest."""
 HEARTBEAT_S = 15.0 / FASTER
 """A peer that is silent for so long is asked whether it is there: fifteen seconds in earnest."""
 
@@ -78,4 +80,5 @@ def main(path: str, *words: str) -> int:
 
     app.HEARTBEAT_S = HEARTBEAT_S
     orphans.LOOK_S = neighbours.CHECK_EVERY_S = LOOK_S  # type: ignore[misc]
+    neighbours.CHECK_DEGRADED_S = LOOK_DEGRADED_S  # type: ignore[misc]
     return serve(words)

@@ -131,6 +131,7 @@ async def test_threads_that_compute_stand_back_behind_the_event_loop(begin: Begi
 def test_finals_hear_their_whole_segment_where_that_is_worth_it() -> None:
     assert not WhisperEngine(WhisperSettings()).abilities.whole_finals
     assert WhisperEngine(WhisperSettings(final_window="full")).abilities.whole_finals
+    assert WhisperEngine(WhisperSettings(final_window="full")).abilities.final_floor_s == 30
     assert WhisperEngine(WhisperSettings(partial_words="estimated")).abilities.whole_finals
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from streamsrv.runtime.scheduling.cost import CostBook
 from streamsrv.runtime.scheduling.job import Job, Rank, size_of
 from streamsrv.runtime.scheduling.waiting import LINGER_S, Waiting
@@ -144,17 +146,27 @@ def test_spans_are_padded_to_the_next_class_and_to_the_floor() -> None:
     assert size_of(16_000, 5.0) == 5
 
 
-def test_under_saturation_nobody_waits_much_longer_than_the_others() -> None:
+@pytest.mark.parametrize("sizes", [(5.0,), (1.0, 2.0, 3.0, 5.0)])
+def test_under_saturation_nobody_waits_much_longer_than_the_others(sizes: tuple[float, ...]) -> None:
     for seed in range(5):
-        hall = Hall(seed, speakers=250, a=0.02, b=0.004, batch=16, lanes=lambda number: 2 if number % 5 == 0 else 1)
+        hall = Hall(
+            seed,
+            speakers=250,
+            a=0.02,
+            b=0.004,
+            batch=16,
+            lanes=lambda number: 2 if number % 5 == 0 else 1,
+            sizes=sizes,
+        )
         hall.run(30.0)
         waits = [wait for lane in hall.lanes for wait in lane.partials[3:]]
         assert max(waits) / quantile(waits, 0.5) <= 3.0, f"seed {seed}"
 
 
-def test_no_final_waits_for_more_than_a_few_batches_however_many_speak() -> None:
+@pytest.mark.parametrize("sizes", [(5.0,), (1.0, 2.0, 3.0, 5.0)])
+def test_no_final_waits_for_more_than_a_few_batches_however_many_speak(sizes: tuple[float, ...]) -> None:
     for seed in range(5):
-        hall = Hall(seed, speakers=300, a=0.02, b=0.004)
+        hall = Hall(seed, speakers=300, a=0.02, b=0.004, sizes=sizes)
         hall.run(30.0)
         assert hall.final_p95(10.0, 30.0) < 0.5, f"seed {seed}"
 
