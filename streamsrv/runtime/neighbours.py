@@ -136,7 +136,7 @@ class Neighbours:
     def _give_up(self, interview: str, known: Stream, *, by: str | None = None) -> None:
         """Let go of a stream that the store knows a newer epoch of."""
         if self._streams.supersede(known.id, known.epochs[-1].epoch):
-            log.info("neighbours.stream_taken", interview=interview, stream=known.id, by=by)
+            log.info("neighbours.stream_taken", interview=interview, stream=known.id, by=by or "found in the store")
 
     async def _deleted(self, interview: str) -> None:
         try:
@@ -158,6 +158,8 @@ class Neighbours:
                 await self.check()
             except StoreUnavailable as error:
                 log.debug("neighbours.wait", error=error)
+            except Exception as error:  # one fault of ours must not end all later looks
+                log.error("neighbours.look_failed", error=error)
 
     async def close(self) -> None:
         """Ask no more."""
@@ -174,6 +176,6 @@ class Neighbours:
         for interview, audience in list(self._fanout.audiences.items()):
             audience.read_on()
             await self._streams_of(interview)
-        for interview in self._streams.waited_for()[:MAX_WAITED]:
-            if interview not in self._fanout.audiences:
-                await self._streams_of(interview)
+        waited_for = [one for one in self._streams.waited_for() if one not in self._fanout.audiences]
+        for interview in waited_for[:MAX_WAITED]:
+            await self._streams_of(interview)

@@ -39,7 +39,7 @@ class Orphans:
         self._held = held
         self._looking: asyncio.Task[None] | None = None
         self._disowned: dict[str, float] = {}
-        """Each with the time until which it may come to light."""
+        """Each with the time when it was."""
 
     async def start(self) -> None:
         """Look now and from time to time.
@@ -53,10 +53,11 @@ class Orphans:
     def disown(self, stream: str) -> None:
         """Nobody was given this stream's token, yet it may be in the store, or come there.
 
-        It is ended when it is found a second time: what belongs to its beginning is done by then.
+        It is ended when it is found a second time, a pause between two looks after now at the earliest: what belongs to
+        its beginning is done by then.
         """
         if len(self._disowned) < MAX_DISOWNED:
-            self._disowned[stream] = self._services.now() + DISOWNED_S
+            self._disowned[stream] = self._services.now()
 
     def cancel(self) -> None:
         """Look no more."""
@@ -76,26 +77,35 @@ class Orphans:
             log.info("streams.found_open", streams=new)
         now = self._services.now()
         ends = {key: known.get(key, now + window_s) for key in found}
-        ends |= {key: -math.inf for key in found if key in known and key.stream in self._disowned}
+        for key in found:
+            if key in known and self._disowned.get(key.stream, math.inf) + self._pause_s <= now:
+                ends[key] = -math.inf
         there = {key.stream for key in found}
-        self._disowned = {one: until for one, until in self._disowned.items() if until > now or one in there}
+        self._disowned = {one: at for one, at in self._disowned.items() if now < at + DISOWNED_S or one in there}
         return ends
+
+    @property
+    def _pause_s(self) -> float:
+        """Between two looks."""
+        return min(LOOK_S, max(1.0, self._window_s / 6))
 
     async def _look(self, left: dict[StreamKey, float]) -> None:
         # What begins here is for a moment in the store and not among the held: it is looked twice.
         window_s = max(LOOK_S, self._window_s)
-        pause_s = min(LOOK_S, max(1.0, self._window_s / 6))
         while True:
             for key in tuple(left):
                 if self._due(left[key]) <= self._services.now():
                     await self._end(key)
                     self._disowned.pop(key.stream, None)
                     del left[key]
-            await asyncio.sleep(max(0.0, min([pause_s, *(self._due(e) - self._services.now() for e in left.values())])))
+            next_s = min([self._pause_s, *(self._due(end) - self._services.now() for end in left.values())])
+            await asyncio.sleep(max(0.0, next_s))
             try:
                 left = await self._left(left, window_s)
             except StoreUnavailable:
                 self._services.spool.store_away.seen()
+            except Exception as error:  # one fault of ours must not leave all later streams open
+                log.error("streams.look_failed", error=error)
 
     def _due(self, end: float) -> float:
         """When a stream is ended: as a session that waits for its speaker does, it waits for the store, too."""
@@ -113,3 +123,5 @@ class Orphans:
             except StoreUnavailable:
                 self._services.spool.store_away.seen()
                 await asyncio.sleep(1.0)
+            except Exception as error:  # the next look finds it again
+                return log.error("streams.not_ended", error=error, stream=key.stream)

@@ -235,7 +235,7 @@ class Streams:
         return driver is not None and (older_than is None or driver.key.epoch < older_than)
 
     def waited_for(self) -> list[str]:
-        """Interviews of which a stream waits here for its speaker, who may have gone to another node; oldest first."""
+        """Interviews of which a stream waits here for its speaker, who may have gone to another node, as they began."""
         return [*dict.fromkeys(d.key.interview for d in self._drivers.values() if d.machine.state is State.PARTED)]
 
     def supersede(self, stream: str, epoch: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -16,7 +15,7 @@ from streamsrv import events
 from streamsrv.commands import Options
 from streamsrv.runtime import neighbours
 from streamsrv.settings import ServerSettings
-from streamsrv.stores.base import StreamStats
+from streamsrv.stores.base import Stream, StreamStats
 from tests.stores.builders import begin, final
 from tests.support.puppet import Puppet
 from tests.support.server import Running, running
@@ -141,6 +140,20 @@ async def test_a_stream_is_given_up_only_when_the_store_says_so(tmp_path: Path) 
         assert speaker.events[-1]["code"] == "superseded"
 
 
+async def looked_at(monkeypatch: pytest.MonkeyPatch, server: Running, times: int = 3) -> None:
+    """Wait for so many looks that find something to ask for."""
+    looks, streams = 0, server.store.streams
+
+    async def count(interview: str) -> tuple[Stream, ...]:
+        nonlocal looks
+        looks += 1
+        return await streams(interview)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.store, "streams", count)
+        await until(lambda: looks >= times)
+
+
 async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,13 +166,13 @@ async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
         token = hashlib.sha256(gone.events[0]["resume_token"].encode()).digest()
         await server.store.resume_stream(stream_of(gone), token, now_ms=1)
         await until(lambda: not server.streams.serves(stream_of(gone)))
-        await asyncio.sleep(0.2)  # some looks more
+        await looked_at(monkeypatch, server)
         assert server.streams.waited_for() == ["two"]
         assert puppet.claims == {stream_of(away): 1}
 
 
 async def test_one_look_asks_for_so_many_absent_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who are away for longest; the others' turn comes when these are settled."""
+    """Those who began first; the others' turn comes when these are settled."""
     monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
     monkeypatch.setattr(neighbours, "MAX_WAITED", 1)
     async with node(tmp_path) as (server, _), peer(server, "one") as first, peer(server, "two") as second:
@@ -168,7 +181,7 @@ async def test_one_look_asks_for_so_many_absent_speakers(tmp_path: Path, monkeyp
         await until(lambda: server.streams.waited_for() == ["one", "two"])
         for interview, speaker in (("two", second), ("one", first)):
             token = hashlib.sha256(speaker.events[0]["resume_token"].encode()).digest()
-            await asyncio.sleep(0.2)  # some looks
+            await looked_at(monkeypatch, server)
             assert server.streams.waited_for() == ["one", "two"], f"{interview} is not known to be taken"
             await server.store.resume_stream(stream_of(speaker), token, now_ms=1)
         await until(lambda: not server.streams.waited_for())

@@ -12,7 +12,7 @@ from streamsrv.commands import Options
 from streamsrv.errors import StoreUnavailable
 from streamsrv.runtime import orphans
 from streamsrv.runtime.settings import SessionSettings
-from streamsrv.stores.base import Stream
+from streamsrv.stores.base import Stream, StreamKey
 from tests.adversity.arena import UTTERANCE, Talker
 from tests.support.memory import MemoryStore
 from tests.support.server import Running, running
@@ -92,6 +92,18 @@ class Mute(MemoryStore):
         super().__init__()
         self.late_s = late_s
         self.first = True
+        self.looks = 0
+
+    async def left_streams(self) -> tuple[StreamKey, ...]:
+        self.looks += 1
+        return await super().left_streams()
+
+    async def looked_at(self, times: int) -> None:
+        """Wait for so many looks more."""
+        wanted = self.looks + times
+        async with asyncio.timeout(20):
+            while self.looks < wanted:  # noqa: ASYNC110 -- nobody tells
+                await asyncio.sleep(0.02)
 
     async def begin_stream(
         self, *, interview: str, stream: str, token_hash: bytes, options: Options, engine: str, now_ms: int
@@ -138,12 +150,25 @@ async def test_who_gives_up_while_his_stream_is_recorded_leaves_none_that_is_wai
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize(("late_s", "status"), [(0.0, "ended"), (1.5, "live")])
+async def test_it_is_looked_for_once_at_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late_s: float, status: str
+) -> None:
+    monkeypatch.setattr(orphans, "DISOWNED_S", 0.0)
+    assert await status_after_looks(tmp_path, Mute(late_s)) == [status]
+
+
 async def test_no_more_than_so_many_of_them_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphans, "MAX_DISOWNED", 0)
-    store = Mute(0.0)
+    assert await status_after_looks(tmp_path, Mute(0.0)) == ["live"]
+
+
+async def status_after_looks(folder: Path, store: Mute) -> list[str]:
+    """Of the streams there are, some looks after a beginning failed."""
     settings = SessionSettings(resume_window_s=60)
-    async with running(tmp_path, session=settings, store=store) as server, aiohttp.ClientSession() as http:
+    async with running(folder, session=settings, store=store) as server, aiohttp.ClientSession() as http:
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await http.ws_connect(server.stream("talk"))
-        await asyncio.sleep(1.0)  # some looks
-        assert [one.status for one in await store.streams("talk")] == ["live"]
+        await asyncio.sleep(store.late_s)
+        await store.looked_at(5)
+        return [one.status for one in await store.streams("talk")]

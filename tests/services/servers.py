@@ -319,9 +319,9 @@ class KafkaServer(Server):
             "transaction.state.log.replication.factor": 1,
             "transaction.state.log.min.isr": 1,
             "group.initial.rebalance.delay.ms": 0,
-            # One that was killed is let in again after this; the default is 9 s.  A starved one is fenced for a moment.
-            "broker.session.timeout.ms": 1_000,
-            "broker.heartbeat.interval.ms": 200,
+            # One that was killed is let in again after this; the default is 9 s.
+            "broker.session.timeout.ms": 2_000,
+            "broker.heartbeat.interval.ms": 500,
         }
 
 
