@@ -96,7 +96,6 @@ class Orphans:
             for key in tuple(left):
                 if self._due(left[key]) <= self._services.now():
                     await self._end(key)
-                    self._disowned.pop(key.stream, None)
                     del left[key]
             next_s = min([self._pause_s, *(self._due(end) - self._services.now() for end in left.values())])
             await asyncio.sleep(max(0.0, next_s))

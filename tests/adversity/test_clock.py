@@ -17,6 +17,7 @@ from streamsrv.settings import ServerSettings
 from tests.adversity.arena import Talker, arena
 from tests.server.test_lifecycle import TOLD
 from tests.support.speech import silence, voice
+from tests.support.watching import cut_line
 
 SPEECH, PAUSE = voice(1.2), silence(0.8)
 UTTERANCE = SPEECH + PAUSE
@@ -95,8 +96,7 @@ async def test_row_65_who_is_silent_or_gone_is_waited_for_as_long_as_ever(
     async with arena(tmp_path, session=SessionSettings(resume_window_s=0.3, idle_timeout_s=1), bystander=False) as ring:
         cut, silent = await ring.join("raw"), await ring.join("silent")
         await cut.utter()
-        assert cut.ws._writer.transport is not None
-        cut.ws._writer.transport.abort()
+        cut_line(cut.ws)
         wall.wrong_s = jump_s
         await ring.ended("raw")
         assert await silent.end() == 4408

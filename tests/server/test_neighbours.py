@@ -19,7 +19,7 @@ from streamsrv.stores.base import Stream, StreamStats
 from tests.stores.builders import begin, final
 from tests.support.puppet import Puppet
 from tests.support.server import Running, running
-from tests.support.watching import End, finals_of, peer, stored, until, viewer
+from tests.support.watching import End, cut_line, finals_of, peer, stored, until, viewer
 
 
 @asynccontextmanager
@@ -32,6 +32,12 @@ async def node(folder: Path, *, server: ServerSettings | None = None) -> AsyncIt
 
 def stream_of(end: End) -> str:
     return str(end.events[0]["stream"])
+
+
+async def taken_elsewhere(server: Running, speaker: End) -> None:
+    """Another node resumes his stream, and says nothing of it."""
+    token = hashlib.sha256(speaker.events[0]["resume_token"].encode()).digest()
+    await server.store.resume_stream(stream_of(speaker), token, now_ms=1)
 
 
 # --- what it tells -----------------------------------------------------------------------------------------------
@@ -154,17 +160,23 @@ async def looked_at(monkeypatch: pytest.MonkeyPatch, server: Running, times: int
         await until(lambda: looks >= times)
 
 
+@asynccontextmanager
+async def absent(folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Running, Puppet, End, End]]:
+    """A node that looks often and waits for the speakers of two interviews, ``one`` and ``two``."""
+    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
+    async with node(folder) as (server, puppet), peer(server, "one") as first, peer(server, "two") as second:
+        for speaker in (first, second):
+            cut_line(speaker.ws)
+        await until(lambda: server.streams.waited_for() == ["one", "two"])
+        yield server, puppet, first, second
+
+
 async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though nobody tells; those who wait beside him go on waiting."""
-    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
-    async with node(tmp_path) as (server, puppet), peer(server, "one") as gone, peer(server, "two") as away:
-        for speaker in (gone, away):
-            speaker.cut()
-        await until(lambda: set(server.streams.waited_for()) == {"one", "two"})
-        token = hashlib.sha256(gone.events[0]["resume_token"].encode()).digest()
-        await server.store.resume_stream(stream_of(gone), token, now_ms=1)
+    async with absent(tmp_path, monkeypatch) as (server, puppet, gone, away):
+        await taken_elsewhere(server, gone)
         await until(lambda: not server.streams.serves(stream_of(gone)))
         await looked_at(monkeypatch, server)
         assert server.streams.waited_for() == ["two"]
@@ -173,28 +185,19 @@ async def test_who_waits_for_a_speaker_finds_out_that_another_node_has_him(
 
 async def test_one_look_asks_for_so_many_absent_speakers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who began first; the others' turn comes when these are settled."""
-    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
     monkeypatch.setattr(neighbours, "MAX_WAITED", 1)
-    async with node(tmp_path) as (server, _), peer(server, "one") as first, peer(server, "two") as second:
-        for speaker in (first, second):
-            speaker.cut()
-        await until(lambda: server.streams.waited_for() == ["one", "two"])
+    async with absent(tmp_path, monkeypatch) as (server, _, first, second):
         for interview, speaker in (("two", second), ("one", first)):
-            token = hashlib.sha256(speaker.events[0]["resume_token"].encode()).digest()
             await looked_at(monkeypatch, server)
             assert server.streams.waited_for() == ["one", "two"], f"{interview} is not known to be taken"
-            await server.store.resume_stream(stream_of(speaker), token, now_ms=1)
+            await taken_elsewhere(server, speaker)
         await until(lambda: not server.streams.waited_for())
 
 
 async def test_who_waits_for_a_speaker_finds_out_that_his_interview_was_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "CHECK_EVERY_S", 0.05)
-    async with node(tmp_path) as (server, _), peer(server, "one") as gone, peer(server, "two") as away:
-        for speaker in (gone, away):
-            speaker.cut()
-        await until(lambda: set(server.streams.waited_for()) == {"one", "two"})
+    async with absent(tmp_path, monkeypatch) as (server, _, _, _):
         await server.store.delete_interview("one")
         await until(lambda: server.streams.waited_for() == ["two"])
 

@@ -16,6 +16,7 @@ from streamsrv.stores.base import Stream, StreamKey
 from tests.adversity.arena import UTTERANCE, Talker
 from tests.support.memory import MemoryStore
 from tests.support.server import Running, running
+from tests.support.watching import cut_line
 
 WINDOW_S, OUTAGE_S = 0.6, 1.5
 SESSION = SessionSettings(resume_window_s=WINDOW_S)
@@ -31,8 +32,7 @@ async def cut(server: Running, http: aiohttp.ClientSession) -> str:
     talker = Talker(await http.ws_connect(server.stream("talk")))
     await talker.until("ready")
     await talker.utter()
-    assert talker.ws._writer.transport is not None
-    talker.ws._writer.transport.abort()
+    cut_line(talker.ws)
     return str(talker.seen[0]["resume_token"])
 
 
@@ -46,6 +46,13 @@ async def outage(server: Running, http: aiohttp.ClientSession, store: MemoryStor
         assert refused.value.status == 503
         await asyncio.sleep(0.1)
     store.away = False
+
+
+async def one_ends(store: MemoryStore, within_s: float = 10.0) -> None:
+    """Wait until one of the streams has ended."""
+    async with asyncio.timeout(within_s):
+        while all(one.status != "ended" for one in await store.streams("talk")):  # noqa: ASYNC110 -- nobody tells
+            await asyncio.sleep(0.05)
 
 
 async def test_who_was_refused_while_the_store_was_away_comes_back_afterwards(tmp_path: Path) -> None:
@@ -66,9 +73,7 @@ async def test_it_is_ended_when_nobody_comes_though_the_store_is_back(tmp_path: 
     async with running(tmp_path, session=SESSION, store=store) as server, aiohttp.ClientSession() as http:
         token = await cut(server, http)
         await outage(server, http, store, token)
-        async with asyncio.timeout(10 * WINDOW_S):
-            while (await store.streams("talk"))[0].status != "ended":  # noqa: ASYNC110 -- nobody tells
-                await asyncio.sleep(0.05)
+        await one_ends(store, 10 * WINDOW_S)
 
 
 async def test_a_stream_that_a_crash_left_is_waited_for_as_well(tmp_path: Path) -> None:
@@ -128,9 +133,7 @@ async def test_a_stream_whose_token_nobody_was_given_is_not_waited_for(tmp_path:
             await http.ws_connect(server.stream("talk"))
         assert refused.value.status == 503
         token = await cut(server, http)
-        async with asyncio.timeout(10):
-            while sum(one.status == "ended" for one in await store.streams("talk")) < 1:  # noqa: ASYNC110 -- nobody tells
-                await asyncio.sleep(0.05)
+        await one_ends(store)
         again = Talker(await http.ws_connect(server.stream("talk", f"resume={token}")))
         assert (await again.until("ready"))["epoch"] == 2
         assert await again.finish() == 1000
@@ -145,9 +148,7 @@ async def test_who_gives_up_while_his_stream_is_recorded_leaves_none_that_is_wai
         beginning.cancel()
         with pytest.raises(asyncio.CancelledError):
             await beginning
-        async with asyncio.timeout(10):
-            while (await store.streams("talk"))[0].status != "ended":  # noqa: ASYNC110 -- nobody tells
-                await asyncio.sleep(0.05)
+        await one_ends(store)
 
 
 @pytest.mark.parametrize(("late_s", "status"), [(0.0, "ended"), (1.5, "live")])

@@ -31,6 +31,13 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def cut_line(ws: aiohttp.ClientWebSocketResponse) -> None:
+    """Lose the line without a close frame."""
+    transport = ws._writer.transport
+    assert transport is not None
+    transport.abort()
+
+
 def name_of(event: Json) -> Name:
     return event["stream"], event["channel"], event["segment"]
 
@@ -87,12 +94,6 @@ class End:
             await self.ws.send_bytes(sound[at : at + 3_200])
             await asyncio.sleep(0.02)
         await reading
-
-    def cut(self) -> None:
-        """Lose the line without a close frame."""
-        transport = self.ws._writer.transport
-        assert transport is not None
-        transport.abort()
 
     async def finish(self) -> None:
         await self.ws.send_json({"type": "finish"})
